@@ -1,0 +1,75 @@
+"""Errors that name the place, the rule, the value and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+SHOWN = 10
+
+
+class AirworthyError(Exception):
+    """A problem a person can act on, rendered as `where: rule. Got value. Hint.`
+
+    Args:
+        where: The place, e.g. `config/pipelines/churn.yaml: gates[0].floor` or `raw[2013-01-07]`.
+        rule: What must hold there, without a final period.
+        got: The offending value; left out of the message when not given.
+        hint: What to do about it, without a final period.
+    """
+
+    _MISSING = object()
+
+    def __init__(self, where: str, rule: str, got: Any = _MISSING, hint: str = "") -> None:
+        self.where = where
+        self.rule = rule
+        self.got = got
+        self.hint = hint
+        got_text = "" if got is self._MISSING else f" Got {_shorten(repr(got))}."
+        hint_text = f" {hint}." if hint else ""
+        super().__init__(f"{where}: {rule}.{got_text}{hint_text}")
+
+
+class ConfigError(AirworthyError):
+    """A pipeline file or a profile breaks a rule."""
+
+
+class DataError(AirworthyError):
+    """A partition, or what a source returned for it, breaks a rule."""
+
+
+class TrainError(AirworthyError):
+    """A model cannot be trained or scored on the data it was given."""
+
+
+class ConflictError(AirworthyError):
+    """Somebody else changed what this action expected to find; judge again before acting."""
+
+
+class ModelError(AirworthyError):
+    """Saved model files cannot be trusted or do not answer as recorded."""
+
+
+class ServiceError(AirworthyError):
+    """A service (MLflow, the ledger's database, serving, the stack) did not do its part."""
+
+
+class Problems(AirworthyError):
+    """Every problem of one place at once; at most ten are spelled out.
+
+    Args:
+        where: The file or table all problems belong to.
+        problems: At least one.
+    """
+
+    def __init__(self, where: str, problems: Sequence[AirworthyError]) -> None:
+        self.where = where
+        self.problems = tuple(problems)
+        lines = [str(problem) for problem in self.problems[:SHOWN]]
+        if len(self.problems) > SHOWN:
+            lines.append(f"... and {len(self.problems) - SHOWN} more")
+        Exception.__init__(self, "\n".join(lines))
+
+
+def _shorten(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,100 @@
+"""Partitions: half-open UTC intervals of event time, named by their start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, NamedTuple
+
+from dateutil.relativedelta import relativedelta
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from airworthy.errors import DataError
+
+Grain = Literal["hour", "day", "week", "month"]
+
+_CRON = {"hour": "0 * * * *", "day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}
+_FORMAT = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%Y-%m-%d", "month": "%Y-%m-%d"}
+_STEP = {grain: relativedelta(**{f"{grain}s": 1}) for grain in _CRON}  # type: ignore[arg-type]
+_DURATION = re.compile(r"(\d+) (hour|day|week|month)s?")
+
+
+class Partition(NamedTuple):
+    """One partition: `key` names it, `[start, end)` is its event time in UTC."""
+
+    key: str
+    start: datetime
+    end: datetime
+
+
+def cron(grain: Grain) -> str:
+    """Returns the cron expression that ticks where partitions of this grain begin."""
+    return _CRON[grain]
+
+
+def partition_at(grain: Grain, moment: datetime) -> Partition:
+    """Returns the partition that holds a moment."""
+    moment = utc(moment)
+    start = moment.replace(minute=0, second=0, microsecond=0)
+    if grain != "hour":
+        start = start.replace(hour=0)
+    if grain == "week":
+        start -= timedelta(days=start.weekday())
+    if grain == "month":
+        start = start.replace(day=1)
+    return Partition(start.strftime(_FORMAT[grain]), start, start + _STEP[grain])
+
+
+def parse_key(grain: Grain, key: str) -> Partition:
+    """Returns the partition a key names.
+
+    Raises:
+        DataError: The key is malformed, or does not name the start of a partition.
+    """
+    hint = f"A {grain} partition is named by its start, e.g. {partition_at(grain, datetime.now(UTC)).key!r}"
+    try:
+        moment = datetime.strptime(key, _FORMAT[grain]).replace(tzinfo=UTC)
+    except ValueError:
+        raise DataError("partition", f"must match {_FORMAT[grain]}", key, hint) from None
+    found = partition_at(grain, moment)
+    if found.key != key:
+        raise DataError("partition", f"must name the start of a {grain}", key, f"That moment is in {found.key!r}")
+    return found
+
+
+def partitions_between(grain: Grain, start: datetime, end: datetime) -> Iterator[Partition]:
+    """Yields every partition that overlaps `[start, end)`, oldest first."""
+    found = partition_at(grain, start)
+    while found.start < utc(end):
+        yield found
+        found = partition_at(grain, found.end)
+
+
+def utc(moment: datetime) -> datetime:
+    """Returns the moment in UTC; a naive one is taken as UTC already."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _parse_duration(value: Any) -> relativedelta:
+    if isinstance(value, relativedelta):
+        return value
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("must be a whole number of hours, days, weeks or months, e.g. '28 days'")
+    return relativedelta(**{f"{match[2]}s": int(match[1])})  # type: ignore[arg-type]
+
+
+def _write_duration(value: relativedelta) -> str:
+    for unit, amount in (("month", value.months + 12 * value.years), ("day", value.days), ("hour", value.hours)):
+        if amount:
+            return f"{amount} {unit}s"
+    return "0 days"
+
+
+Duration = Annotated[
+    relativedelta,
+    PlainValidator(_parse_duration),
+    PlainSerializer(_write_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["1 month", "28 days"]}),
+]

@@ -1,0 +1,88 @@
+"""Where things are: the models behind `config/profiles/*.yaml`, chosen by AIRWORTHY_PROFILE."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from airworthy.errors import ConfigError, Problems
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-((?:[^${}]|\$\{[A-Z_]+\})*))?\}")
+
+
+class Profile(BaseModel):
+    """Every place outside the process that a stage talks to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store_uri: str
+    reports_dir: Path
+    mlflow_uri: str
+    ledger_url: str
+    serving_url: str
+    airflow_url: str
+    preload: tuple[str, ...] = ()
+
+
+def home() -> Path:
+    """Returns the folder that holds all runtime state."""
+    return Path(os.environ.get("AIRWORTHY_HOME") or ROOT / ".airworthy").resolve()
+
+
+def config_dir() -> Path:
+    """Returns the folder with `pipelines/` and `profiles/`."""
+    return Path(os.environ.get("AIRWORTHY_CONFIG") or ROOT / "config").resolve()
+
+
+def pipelines_dir() -> Path:
+    return config_dir() / "pipelines"
+
+
+def load_profile(environment: Mapping[str, str] | None = None) -> Profile:
+    """Returns the profile in force: `base.yaml`, overridden by `<AIRWORTHY_PROFILE>.yaml` (default local).
+
+    Raises:
+        ConfigError: The profile does not exist, or refers to a variable that is not set.
+        Problems: Keys are missing or unknown.
+    """
+    env = {"AIRWORTHY_HOME": str(home()), **(os.environ if environment is None else environment)}
+    name = env.get("AIRWORTHY_PROFILE", "local")
+    folder = config_dir() / "profiles"
+    if not (folder / "base.yaml").exists():
+        folder = ROOT / "config" / "profiles"  # a project that keeps only its pipelines apart
+    file = folder / f"{name}.yaml"
+    where = f"config/profiles/{name}.yaml"
+    if not file.exists():
+        raise ConfigError(where, "must exist, because AIRWORTHY_PROFILE names it", name)
+    content = {**_read(folder / "base.yaml"), **_read(file)}
+    try:
+        return Profile.model_validate({key: _expand(f"{where}: {key}", value, env) for key, value in content.items()})
+    except ValidationError as error:
+        problems = [ConfigError(f"{where}: {'.'.join(map(str, d['loc']))}", d["msg"]) for d in error.errors()]
+        raise Problems(where, problems) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+
+
+def _expand(where: str, value: Any, env: Mapping[str, str]) -> Any:
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        found = env.get(match[1], match[2])
+        if found is None:
+            hint = "Start the embedded stack with `make up`, or set it"
+            raise ConfigError(where, f"needs the environment variable {match[1]}", hint=hint)
+        return str(_expand(where, found, env))
+
+    return _VARIABLE.sub(replace, value)
