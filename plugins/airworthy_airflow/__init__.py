@@ -1,0 +1,1 @@
+"""Airflow's side of Airworthy: translates stages into operators, and never computes."""

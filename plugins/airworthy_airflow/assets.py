@@ -1,0 +1,29 @@
+"""The assets through which a pipeline's three DAGs talk to each other and to everybody else's."""
+
+from __future__ import annotations
+
+from airflow.sdk import Asset
+from airworthy.config import Pipeline
+
+
+def features(pipeline: Pipeline) -> Asset:
+    """Updated when a partition of features is published; the event carries partition and table version."""
+    return _asset(pipeline, "features")
+
+
+def champion(pipeline: Pipeline) -> Asset:
+    """Updated when a challenger became champion; the event carries the model version."""
+    return _asset(pipeline, "champion")
+
+
+def retrain_request(pipeline: Pipeline) -> Asset:
+    """Updated when monitoring asks for a retrain; the event carries `as_of` and the reason."""
+    return _asset(pipeline, "retrain_request")
+
+
+def _asset(pipeline: Pipeline, kind: str) -> Asset:
+    return Asset(
+        name=f"{pipeline.name}.{kind}",
+        uri=f"airworthy://{pipeline.name}/{kind}",
+        group=pipeline.name,
+    )

@@ -1,0 +1,46 @@
+"""Which partition, and which moment, a run is about."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.utils.types import DagRunType
+from airworthy.config import Pipeline
+from airworthy.errors import ConfigError
+from airworthy.partitions import Partition, parse_key, partition_at, utc
+
+
+def partition_of(context: Any, pipeline: Pipeline) -> Partition:
+    """Returns the partition a run works on: its `partition` parameter, else its data interval.
+
+    Raises:
+        DataError: The parameter does not name a partition.
+        ConfigError: The run has neither.
+    """
+    if key := context["params"].get("partition"):
+        return parse_key(pipeline.partition, key)
+    start = context.get("data_interval_start") or context.get("logical_date")
+    if start is None:
+        hint = 'Trigger it with {"conf": {"partition": "2013-01-07"}} or a logical_date'
+        raise ConfigError(f"run {context['run_id']}", "needs a partition", hint=hint)
+    return partition_at(pipeline.partition, start)
+
+
+def as_of(context: Any) -> datetime:
+    """Returns the moment a training run knows: its parameter, the request that caused it, or its date."""
+    if value := context["params"].get("as_of"):
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+    asked = [
+        event.extra["as_of"]
+        for events in (context.get("triggering_asset_events") or {}).values()
+        for event in events
+        if "as_of" in (event.extra or {})
+    ]
+    if asked:
+        return utc(datetime.fromisoformat(max(asked)))
+    return utc(context.get("logical_date") or context["dag_run"].run_after)
+
+
+def is_backfill(context: Any) -> bool:
+    return str(context["dag_run"].run_type) == DagRunType.BACKFILL_JOB.value
