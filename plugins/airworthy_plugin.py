@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from airflow.plugins_manager import AirflowPlugin
+
 from airworthy_airflow import links, preload, reports
 
 
 class AirworthyPlugin(AirflowPlugin):
     name = "airworthy"
-    listeners = [preload]
-    fastapi_apps = [
+    listeners: ClassVar[list[Any]] = [preload]
+    fastapi_apps: ClassVar[list[Any]] = [
         {"app": reports.app, "url_prefix": reports.PREFIX, "name": "Airworthy reports"}
     ]
-    operator_extra_links = [
+    operator_extra_links: ClassVar[list[Any]] = [
         links.MlflowRun(),
         links.ValidationResult(),
         links.DriftReport(),

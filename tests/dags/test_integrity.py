@@ -1,0 +1,91 @@
+"""The DAG folder as Airflow reads it: exactly the declared DAGs, and nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airworthy.config import load_all
+from airworthy.profile import ROOT
+
+HEAVY = {"pandas", "mlflow", "xgboost", "sklearn", "great_expectations", "evidently", "optuna", "pyarrow", "deltalake"}
+PROBE = """
+import json, sys, time
+from airflow.dag_processing.dagbag import DagBag
+import airflow.sdk
+started = time.perf_counter()
+bag = DagBag(sys.argv[1], bundle_path=sys.argv[1], include_examples=False)
+print(json.dumps({
+    "seconds": time.perf_counter() - started,
+    "dags": {d: {"owner": g.owner, "tags": sorted(g.tags), "doc": g.doc_md, "description": g.description,
+                 "tasks": [t.task_id for t in g.topological_sort()]} for d, g in bag.dags.items()},
+    "errors": bag.import_errors,
+    "modules": sorted(m for m in sys.modules if "." not in m),
+}))
+"""
+
+
+def read_dags(home: Path, config: Path, folder: Path = ROOT / "dags") -> dict:
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(home),
+        "AIRWORTHY_HOME": str(home),
+        "AIRWORTHY_CONFIG": str(config),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "PYTHONPATH": str(ROOT / "plugins"),
+    }
+    command = [sys.executable, "-c", PROBE, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return read_dags(tmp_path_factory.mktemp("airflow"), ROOT / "config")
+
+
+def test_exactly_the_declared_dags_are_there(bag: dict) -> None:
+    healthy, broken = load_all(ROOT / "config" / "pipelines")
+    assert broken == {} and bag["errors"] == {}
+    assert set(bag["dags"]) == {f"{name}.{part}" for name in healthy for part in ("ingest", "train", "monitor")}
+
+
+def test_the_dags_read_as_their_stages(bag: dict) -> None:
+    assert bag["dags"]["flight_delays.ingest"]["tasks"] == ["ingest", "validate", "process"]
+    assert bag["dags"]["flight_delays.train"]["tasks"] == ["train", "evaluate", "gates", "deploy"]
+    assert bag["dags"]["flight_delays.monitor"]["tasks"][0] == "score"
+    assert bag["dags"]["flight_delays.monitor"]["tasks"][-1] == "decide"
+
+
+def test_each_dag_has_an_owner_tags_a_description_and_a_page(bag: dict) -> None:
+    for dag_id, dag in bag["dags"].items():
+        assert dag["owner"] not in {"", "airflow"} and dag["description"] and dag["doc"], dag_id
+        assert {"airworthy", *dag_id.split(".")} <= set(dag["tags"])
+
+
+def test_reading_the_folder_imports_no_heavy_library(bag: dict) -> None:
+    assert HEAVY & set(bag["modules"]) == set()
+
+
+def test_one_broken_file_leaves_the_other_pipelines_alone(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    (config / "pipelines").mkdir(parents=True)
+    healthy = (ROOT / "config" / "pipelines" / "flight_delays.yaml").read_text()
+    (config / "pipelines" / "healthy.yaml").write_text(healthy)
+    (config / "pipelines" / "broken.yaml").write_text("description: 7\n")
+    bag = read_dags(tmp_path, config)
+    assert set(bag["dags"]) == {"healthy.ingest", "healthy.train", "healthy.monitor"}
+    assert [Path(file).name for file in bag["errors"]] == ["config_errors.py"]
+    assert "pipelines/broken.yaml: description" in next(iter(bag["errors"].values()))
+
+
+def test_dag_files_are_short() -> None:
+    for file in (ROOT / "dags").glob("*.py"):
+        assert len(file.read_text().splitlines()) <= 60, file.name

@@ -1,0 +1,56 @@
+"""A source whose truth is known: the tests decide by date and by name what the data is like."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+ROWS = 300
+SHIFT_FROM = datetime(2026, 2, 1)
+
+
+def extract(start: datetime, end: datetime) -> pd.DataFrame:
+    """Rows whose label follows `load` and `line`; from February on `load` lies much higher."""
+    frame = _inputs(start, end)
+    effect = frame["line"].map({"red": -1.0, "green": 0.0, "blue": 1.0})
+    chance = 1 / (1 + np.exp(-(2 * frame["load"] + effect)))
+    draw = np.random.default_rng(_seed(start) + 1).random(len(frame))
+    return frame.assign(late=(draw < chance).astype("int64"))
+
+
+def extract_noise(start: datetime, end: datetime) -> pd.DataFrame:
+    """Rows whose label has nothing to do with anything: no honest model passes a floor on them."""
+    frame = _inputs(start, end)
+    return frame.assign(late=np.random.default_rng(_seed(start) + 2).integers(0, 2, len(frame)))
+
+
+def extract_one_class(start: datetime, end: datetime) -> pd.DataFrame:
+    return _inputs(start, end).assign(late=0)
+
+
+def features(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"load": frame["load"], "line": frame["line"], "hour": frame["at"].dt.hour})
+
+
+def raising_features(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[["no_such_column"]]
+
+
+def _seed(start: datetime) -> int:
+    return int(start.timestamp()) // 3600
+
+
+def _inputs(start: datetime, end: datetime) -> pd.DataFrame:
+    random = np.random.default_rng(_seed(start))
+    shifted = start.replace(tzinfo=None) >= SHIFT_FROM
+    seconds = np.sort(random.integers(0, int((end - start).total_seconds()), ROWS))
+    return pd.DataFrame(
+        {
+            "id": [f"{start:%Y%m%d%H}-{number:04d}" for number in range(ROWS)],
+            "at": pd.to_datetime([start + timedelta(seconds=int(second)) for second in seconds], utc=True),
+            "load": random.normal(2.5 if shifted else 0.0, 1.0, ROWS),
+            "line": random.choice(["red", "green", "blue"], ROWS),
+        }
+    )

@@ -1,0 +1,94 @@
+"""Bad input stops at its own pipeline, with a message that says where, what and what to do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from airworthy.airflow_api import AirflowApi, wait_for
+
+BROKEN = """
+description: Three things are wrong here
+start: 2026-01-01
+partition: fortnight
+source:
+  python: {function: "synthetic:extract"}
+time: at
+key: [id]
+label: {column: late}
+checks: {expectations: [{expect_column_values_to_be_betwen: {column: load}}]}
+model: {xgboost: {}}
+gates: [{metric_floor: {metric: roc_auc, floor: high}}]
+"""
+
+
+def failed_log(airflow: AirflowApi, dag_id: str, task_id: str, **conf: str) -> str:
+    airflow.unpause(dag_id)
+    run_id = airflow.trigger(dag_id, **conf)
+    assert airflow.wait(dag_id, run_id)["state"] == "failed"
+    return airflow.log(dag_id, run_id, task_id, airflow.tasks(dag_id, run_id)[task_id]["try_number"])
+
+
+def test_a_broken_file_turns_config_errors_red_and_nothing_else(airflow, config_dir: Path) -> None:
+    file = config_dir / "pipelines" / "broken.yaml"
+    file.write_text(BROKEN)
+    try:
+        errors = wait_for("the import error", lambda: airflow.get("importErrors")["import_errors"] or None, 120)
+        assert len(errors) == 1 and errors[0]["filename"].endswith("config_errors.py")
+        message = errors[0]["stack_trace"]
+        for place in ("partition", "checks.expectations[0]", "gates[0].metric_floor.floor"):
+            assert f"broken.yaml: {place}" in message, message
+        run_id = airflow.trigger("tiny.ingest", partition="2026-01-25")
+        airflow.unpause("tiny.ingest")
+        assert airflow.wait("tiny.ingest", run_id)["state"] == "success"
+    finally:
+        file.unlink()
+    wait_for("the import error to go", lambda: None if airflow.get("importErrors")["import_errors"] else True, 120)
+
+
+def test_features_that_raise_name_the_function_and_the_line(airflow) -> None:
+    log = failed_log(airflow, "raising.ingest", "process", partition="2026-01-05")
+    assert "synthetic:raising_features" in log and "no_such_column" in log
+
+
+def test_a_label_of_one_class_cannot_be_trained_on(airflow) -> None:
+    airflow.unpause("one_class.ingest")
+    first, last = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 5, tzinfo=UTC)
+    number = airflow.backfill("one_class.ingest", first, last)
+    wait_for("the backfill", lambda: airflow.get(f"backfills/{number}")["completed_at"], 180)
+    log = failed_log(airflow, "one_class.train", "train", as_of="2026-01-06")
+    assert "late" in log and "one class" in log
+
+
+def test_mlflow_down_during_train_fails_with_its_address_and_recovers(airflow, stack) -> None:
+    airflow.unpause("tiny.ingest")
+    runs = [airflow.trigger("tiny.ingest", partition=f"2026-01-{day:02d}") for day in range(11, 17)]
+    assert {airflow.wait("tiny.ingest", run)["state"] for run in runs} == {"success"}
+    stack.stop("mlflow")
+    try:
+        log = failed_log(airflow, "tiny.train", "train", as_of="2026-01-17")
+    finally:
+        stack.start("mlflow")
+    assert stack.mlflow_url in log and "MLflow" in log
+    run_id = airflow.trigger("tiny.train", as_of="2026-01-17")
+    assert airflow.wait("tiny.train", run_id)["state"] == "success"
+
+
+@pytest.mark.parametrize("path", ["tiny/validate/2026-01-05.html"])
+def test_a_report_needs_a_login(airflow, stack, path: str) -> None:
+    import httpx
+
+    run_id = airflow.trigger("tiny.ingest", partition="2026-01-05")
+    airflow.unpause("tiny.ingest")
+    assert airflow.wait("tiny.ingest", run_id)["state"] == "success"
+    links = airflow.get(f"dags/tiny.ingest/dagRuns/{run_id}/taskInstances/validate/links")["extra_links"]
+    url = links["Validation result"]
+    assert url.endswith(path)
+    assert httpx.get(url).status_code == 401
+    token = airflow._http.headers["Authorization"]
+    answer = httpx.get(url, headers={"Authorization": token})
+    assert answer.status_code == 200 and "expect_column_values_to_be_between" in answer.text
+    outside = httpx.get(f"{url.rpartition('/')[0]}/%2e%2e/%2e%2e/%2e%2e/secrets.json", headers={"Authorization": token})
+    assert outside.status_code == 404
