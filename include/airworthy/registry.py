@@ -1,0 +1,378 @@
+"""What MLflow keeps: training runs, model files, versions and aliases.
+
+An experiment and a registered model per pipeline, both under the pipeline's name. MLflow is imported
+on first use, because a process that only reads the ledger should not pay a second for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airworthy.config import Moment, Strict
+from airworthy.errors import ServiceError
+from airworthy.model_files import Contract
+from airworthy.profile import ROOT, Profile
+from airworthy.verdict import Verdict
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+_ANSWER_WITHIN = 10.0
+_RECORDED_VERSIONS = ("airworthy", "mlflow", "numpy", "optuna", "pandas", "pyarrow", "scikit-learn", "skops")
+
+
+class FeaturesRef(Strict):
+    """The features a model was trained and scored on: the table's version and a SHA-256 of the rows used."""
+
+    version: int
+    digest: str
+    rows: int
+
+
+class Challenger(Strict):
+    """A trained model that may become champion.
+
+    Attributes:
+        training_key: SHA-256 of everything that decides what the training gives; equal keys, equal models.
+        metrics: Metric name to value on the holdout.
+        reused: True if an earlier run had the same key, so that nothing was trained.
+    """
+
+    pipeline: str
+    run_id: str
+    model_id: str
+    digest: str
+    as_of: Moment
+    training_key: str
+    features: FeaturesRef
+    holdout: tuple[Moment, Moment]
+    metrics: dict[str, float]
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training run puts on record.
+
+    Attributes:
+        folder: The model's files, as `model_files.write_model` left them.
+        digest: What it returned.
+        source: The URI of the features table.
+        trials: One row per trial: its number, value, seconds and parameters.
+        tags: The caller's own, e.g. the Airflow run.
+    """
+
+    contract: Contract
+    folder: Path
+    digest: str
+    training_key: str
+    features: FeaturesRef
+    source: str
+    metrics: dict[str, float]
+    metric: str
+    trials: Sequence[Mapping[str, Any]] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class Registry:
+    """Talks to one MLflow server.
+
+    Every method raises ServiceError when MLflow does not answer, naming its address and what to do.
+    """
+
+    def __init__(self, where: Profile | str) -> None:
+        self.uri = (where if isinstance(where, str) else where.mlflow_uri).rstrip("/")
+
+    def find_training(self, pipeline: str, training_key: str) -> Challenger | None:
+        """Returns what a finished run with this key recorded, or None."""
+        with self._answering():
+            experiment = self._client.get_experiment_by_name(pipeline)
+            if experiment is None:
+                return None
+            query = f"tags.training_key = '{training_key}' and attributes.status = 'FINISHED'"
+            order = ["attributes.start_time ASC"]
+            runs = self._client.search_runs([experiment.experiment_id], query, max_results=1, order_by=order)
+        for run in runs:
+            recorded = self.load_artifact(run.info.run_id, "challenger.json")
+            if recorded is not None:
+                return Challenger.model_validate_json(recorded).model_copy(update={"reused": True})
+        return None
+
+    def log_training(self, training: Training) -> Challenger:
+        """Returns the challenger once its run and its model files are on record; the run finishes last."""
+        from mlflow.entities import LoggedModelOutput
+
+        contract = training.contract
+        with self._answering():
+            client = self._client
+            run = client.create_run(
+                self._experiment(contract.pipeline),
+                run_name=f"as of {contract.as_of:%Y-%m-%d}",
+                tags=_run_tags(training),
+            )
+            run_id = run.info.run_id
+            params = {name: str(value) for name, value in contract.params.items()}
+            model = client.create_logged_model(
+                run.info.experiment_id,
+                name=contract.pipeline,
+                source_run_id=run_id,
+                tags={"digest": training.digest, "training_key": training.training_key},
+                params=params,
+                model_type=contract.kind,
+            )
+            client.log_model_artifacts(model.model_id, str(training.folder))
+            client.finalize_logged_model(model.model_id, "READY")
+            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+            self._log_numbers(run, model.model_id, params, training)
+            challenger = Challenger(
+                pipeline=contract.pipeline,
+                run_id=run_id,
+                model_id=model.model_id,
+                digest=training.digest,
+                as_of=contract.as_of,
+                training_key=training.training_key,
+                features=training.features,
+                holdout=contract.holdout,
+                metrics=training.metrics,
+            )
+            client.log_text(run_id, _table(training.trials), "trials.json")
+            client.log_text(run_id, json.dumps(environment(), indent=1), "environment.json")
+            client.log_text(run_id, challenger.model_dump_json(indent=1), "challenger.json")
+            client.set_terminated(run_id, "FINISHED")
+        return challenger
+
+    def register(self, challenger: Challenger, verdicts: Sequence[Verdict] = ()) -> str:
+        """Returns the version that holds the challenger's model, with its verdicts as tags; makes one if there is none.
+
+        Asked again, or by two at once, it returns the same version.
+        """
+        name = challenger.pipeline
+        with self._answering():
+            client = self._client
+            tags = {
+                "training_key": challenger.training_key,
+                "model_id": challenger.model_id,
+                "digest": challenger.digest,
+                "as_of": challenger.as_of.isoformat(),
+                **{f"gate.{verdict.gate}": f"{verdict.status}: {verdict.reason}" for verdict in verdicts},
+            }
+            found = self._versions(challenger)
+            if found:
+                for key, value in tags.items():
+                    if found[0].tags.get(key) != value:
+                        client.set_model_version_tag(name, found[0].version, key, value)
+                return str(found[0].version)
+            self._ensure_registered(name)
+            source = f"models:/{challenger.model_id}"
+            made = client.create_model_version(
+                name, source, challenger.run_id, tags=tags, await_creation_for=None, model_id=challenger.model_id
+            )
+            # Two that register at once both see both versions here, and agree on the older one.
+            oldest = self._versions(challenger)[0]
+            if oldest.version != made.version:
+                client.delete_model_version(name, made.version)
+            link = json.dumps([{"name": name, "version": oldest.version}])
+            client.set_logged_model_tags(challenger.model_id, {"mlflow.modelVersions": link})
+            return str(oldest.version)
+
+    def set_alias(self, pipeline: str, alias: str, version: str | None) -> None:
+        """Leaves the alias on a version; on none if `version` is None."""
+        with self._answering():
+            if version is None:
+                self._client.delete_registered_model_alias(pipeline, alias)
+            else:
+                self._client.set_registered_model_alias(pipeline, alias, version)
+
+    def alias(self, pipeline: str, alias: str) -> str | None:
+        """Returns the version the alias is on, or None."""
+        from mlflow.exceptions import MlflowException
+
+        with self._answering():
+            try:
+                return str(self._client.get_model_version_by_alias(pipeline, alias).version)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+
+    def download(self, model_id: str, folder: Path) -> Path:
+        """Returns the folder, which then holds the model's files; check their digest before loading them."""
+        import mlflow.artifacts
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._answering():
+            self._ensure_reachable()
+            uri = f"models:/{model_id}"
+            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=self.uri))
+
+    def store_artifact(self, run_id: str, name: str, content: bytes) -> None:
+        """Leaves the content with the run, under a file name."""
+        with tempfile.TemporaryDirectory() as folder, self._answering():
+            file = Path(folder, name)
+            file.write_bytes(content)
+            self._client.log_artifact(run_id, str(file))
+
+    def load_artifact(self, run_id: str, name: str) -> bytes | None:
+        """Returns the content of one file of the run, or None if there is no such file."""
+        with tempfile.TemporaryDirectory() as folder, self._answering():
+            if name not in {file.path for file in self._client.list_artifacts(run_id)}:
+                return None
+            return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
+
+    def run_url(self, run_id: str) -> str:
+        """Returns the address of the run's page, which finds the experiment by itself."""
+        return f"{self.uri}/#/runs/{run_id}"
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        self._ensure_reachable()
+        # MLflow's own defaults retry for four minutes before they say that a server is down.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri, self.uri)
+
+    def _ensure_reachable(self) -> None:
+        if not self.uri.startswith("http"):
+            return
+        deadline = time.monotonic() + _ANSWER_WITHIN
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=_ANSWER_WITHIN):
+                    return
+            except OSError as error:
+                if time.monotonic() + 1 > deadline:
+                    raise self._down(error) from None
+            time.sleep(1)
+
+    def _down(self, error: Exception) -> ServiceError:
+        hint = "Look at `make status`, start it with `make up`, then run this again"
+        return ServiceError(f"MLflow at {self.uri}", "must answer", str(error), hint)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except ServiceError:
+            raise
+        except OSError as error:  # requests' exceptions are OSErrors
+            raise self._down(error) from error
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] != "mlflow":
+                raise
+            raise self._down(error) from error
+
+    def _experiment(self, pipeline: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(pipeline)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            return str(self._client.create_experiment(pipeline))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return self._experiment(pipeline)
+
+    def _ensure_registered(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _versions(self, challenger: Challenger) -> list[ModelVersion]:
+        query = f"name = '{challenger.pipeline}' and tags.training_key = '{challenger.training_key}'"
+        return sorted(self._client.search_model_versions(query), key=lambda found: int(found.version))
+
+    def _log_numbers(self, run: Run, model_id: str, params: dict[str, str], training: Training) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
+        now = int(time.time() * 1000)
+        numbers = [Metric(name, value, now, 0, model_id=model_id) for name, value in training.metrics.items()]
+        numbers += [
+            Metric(f"trial_{training.metric}", trial["value"], now, trial["trial"]) for trial in training.trials
+        ]
+        run_id = run.info.run_id
+        self._client.log_batch(run_id, metrics=numbers, params=[Param(k, v) for k, v in params.items()])
+        features = training.features
+        source = json.dumps({"path": training.source, "delta_table_version": features.version})
+        profile = json.dumps({"num_rows": features.rows})
+        # MLflow's column for a dataset's digest is 36 characters wide; the whole one is a tag of the run.
+        dataset = Dataset("features", features.digest[:36], "delta_table", source, profile=profile)
+        self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def environment() -> dict[str, str]:
+    """Returns Python's version and those of the libraries that decide what a training gives."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in (*_RECORDED_VERSIONS, "xgboost", "xgboost-cpu"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def code_version() -> str:
+    """Returns the commit of the checkout, `-dirty` when files differ from it; "" outside a checkout."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _run_tags(training: Training) -> dict[str, str]:
+    contract = training.contract
+    code = code_version()
+    return {
+        "pipeline": contract.pipeline,
+        "training_key": training.training_key,
+        "digest": training.digest,
+        "as_of": contract.as_of.isoformat(),
+        "window": _interval(contract.window),
+        "holdout": _interval(contract.holdout),
+        "features.version": str(training.features.version),
+        "features.digest": training.features.digest,
+        "features.function": contract.features_function or "",
+        "features.function_digest": contract.features_digest,
+        "code": code,
+        "mlflow.source.name": "airworthy",
+        "mlflow.source.type": "JOB",
+        "mlflow.source.git.commit": code.removesuffix("-dirty"),
+        "mlflow.loggedArtifacts": json.dumps([{"path": "trials.json", "type": "table"}]),
+        **training.tags,
+    }
+
+
+def _interval(interval: tuple[datetime, datetime]) -> str:
+    start, end = (moment.astimezone(UTC) for moment in interval)
+    return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns rows as the JSON that MLflow's pages show as a table."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return json.dumps({"columns": columns, "data": [[row.get(key) for key in columns] for row in rows]})
