@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,20 +17,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 
 from airworthy import kinds
 from airworthy.errors import ConfigError, Problems
-from airworthy.evidence import Task
+from airworthy.evidence import METRICS, Metric, Task
 from airworthy.gates import Gate
 from airworthy.models import Model
 from airworthy.partitions import Duration, Grain, utc
 from airworthy.sources import Source
 from airworthy.targets import Target
-
-Metric = Literal["roc_auc", "average_precision", "log_loss", "accuracy", "rmse", "mae", "r2"]
-METRICS: dict[Task, tuple[Metric, ...]] = {
-    "binary": ("roc_auc", "average_precision", "log_loss", "accuracy"),
-    "multiclass": ("log_loss", "accuracy"),
-    "regression": ("rmse", "mae", "r2"),
-}
-LOWER_IS_BETTER: frozenset[Metric] = frozenset({"log_loss", "rmse", "mae"})
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 

@@ -9,6 +9,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 Task = Literal["binary", "multiclass", "regression"]
+Metric = Literal["roc_auc", "average_precision", "log_loss", "accuracy", "rmse", "mae", "r2"]
+METRICS: dict[Task, tuple[Metric, ...]] = {
+    "binary": ("roc_auc", "average_precision", "log_loss", "accuracy"),
+    "multiclass": ("log_loss", "accuracy"),
+    "regression": ("rmse", "mae", "r2"),
+}
+LOWER_IS_BETTER: frozenset[Metric] = frozenset({"log_loss", "rmse", "mae"})
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Scores:
 
     version: str
     prediction: np.ndarray
-    metrics: dict[str, float]
+    metrics: dict[Metric, float]
 
 
 @dataclass(frozen=True)
@@ -44,14 +51,18 @@ class Evidence:
     Attributes:
         label: Shape (n,): 0/1 for binary, class index for multiclass, a number for regression.
         block: Shape (n,): the day of each row as an integer; rows of one day are not independent.
+        metric: The metric the pipeline leads with.
         champion: None together with `has_champion` True means the champion could not be scored.
+        champion_error: Why it could not.
     """
 
     task: Task
+    metric: Metric
     label: np.ndarray
     block: np.ndarray
     challenger: Scores
     has_champion: bool
     champion: Scores | None = None
+    champion_error: str = ""
     servable: Servable | None = None
     classes: tuple[str, ...] = field(default=())

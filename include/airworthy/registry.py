@@ -181,7 +181,7 @@ class Registry:
             self._ensure_registered(name)
             source = f"models:/{challenger.model_id}"
             made = client.create_model_version(
-                name, source, challenger.run_id, tags=tags, await_creation_for=None, model_id=challenger.model_id
+                name, source, challenger.run_id, tags=tags, await_creation_for=0, model_id=challenger.model_id
             )
             # Two that register at once both see both versions here, and agree on the older one.
             oldest = self._versions(challenger)[0]

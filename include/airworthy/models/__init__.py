@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from pydantic import Field
+
 from airworthy.evidence import Task
 from airworthy.kinds import Kind
 
@@ -57,7 +59,7 @@ class Model(Kind):
 
     file: ClassVar[str]
 
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
 
     def prepare(self, matrix: Matrix, label: np.ndarray, *, threads: int) -> Any:
         """Returns the training data as `fit` takes it: built once, shared by every trial."""
