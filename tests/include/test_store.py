@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import multiprocessing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from airworthy.errors import DataError, Problems
+from airworthy.partitions import Partition, parse_key
+from airworthy.store import Store, TableRef
+from deltalake import DeltaTable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+FIRST, SECOND, THIRD = (parse_key("day", f"2026-01-0{day}") for day in (1, 2, 3))
+
+
+def rows(partition: Partition, count: int = 5, shift: float = 0.0) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "at": pd.date_range(partition.start, periods=count, freq="h"),
+            "id": [f"{partition.key}/{number}" for number in range(count)],
+            "size": [None if number == 1 else number + shift for number in range(count)],
+            "count": range(count),
+            "open": [number % 2 == 0 for number in range(count)],
+        }
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path), "churn")
+
+
+def test_what_is_written_is_read_back_in_order(store: Store) -> None:
+    frame = rows(FIRST).iloc[::-1]
+    ref = store.write("raw", FIRST, frame)
+    assert (ref.table, ref.partition, ref.version, ref.rows, ref.changed) == ("raw", FIRST.key, 1, 5, True)
+    found = store.read("raw")
+    pd.testing.assert_frame_equal(found, frame.reset_index(drop=True), check_dtype=False)
+    assert dict(found.dtypes.astype(str)) == {
+        "at": "datetime64[us, UTC]",
+        "id": "object",
+        "size": "float64",
+        "count": "int64",
+        "open": "bool",
+    }
+
+
+def test_the_same_content_is_not_written_twice(store: Store) -> None:
+    first = store.write("raw", FIRST, rows(FIRST))
+    store.write("raw", SECOND, rows(SECOND))
+    again = store.write("raw", FIRST, rows(FIRST))
+    assert again == first.model_copy(update={"version": 2, "changed": False})
+    assert store.version("raw") == 2
+
+
+def test_a_partition_is_replaced_and_its_old_version_stays_readable(store: Store) -> None:
+    old = store.write("raw", FIRST, rows(FIRST))
+    store.write("raw", SECOND, rows(SECOND))
+    new = store.write("raw", FIRST, rows(FIRST, 3, shift=0.5))
+    assert new.changed and new.digest != old.digest
+    assert len(store.read("raw")) == 8
+    assert len(store.read("raw", partitions=[FIRST.key])) == 3
+    assert len(store.read("raw", partitions=[FIRST.key], version=old.version)) == 5
+
+
+def test_rows_come_by_partition_whatever_the_order_of_writing(store: Store) -> None:
+    for partition in (THIRD, FIRST, SECOND):
+        store.write("raw", partition, rows(partition))
+    keys = store.read("raw", columns=["partition", "id"])
+    assert keys["partition"].is_monotonic_increasing and keys["id"].is_monotonic_increasing
+    assert store.partitions("raw") == [FIRST.key, SECOND.key, THIRD.key]
+    assert store.has("raw", SECOND.key) and not store.has("raw", "2026-02-01")
+
+
+def test_order_survives_many_rows(store: Store) -> None:
+    count = 1_500_000
+    store.write("raw", FIRST, pd.DataFrame({"number": np.random.default_rng(0).permutation(count)}))
+    assert np.array_equal(store.read("raw")["number"].to_numpy(), np.random.default_rng(0).permutation(count))
+
+
+def test_between_is_half_open(store: Store) -> None:
+    for partition in (FIRST, SECOND):
+        store.write("raw", partition, rows(partition))
+    window = (FIRST.start + timedelta(hours=1), SECOND.start + timedelta(hours=1))
+    found = store.read("raw", between=window, time="at", columns=["id"])
+    assert list(found["id"]) == [f"{FIRST.key}/{n}" for n in range(1, 5)] + [f"{SECOND.key}/0"]
+    naive = tuple(moment.replace(tzinfo=None) for moment in window)
+    assert store.read("raw", between=naive, time="at", columns=["id"]).equals(found)  # type: ignore[arg-type]
+
+
+def test_an_empty_frame_empties_the_partition(store: Store) -> None:
+    store.write("raw", FIRST, rows(FIRST))
+    store.write("raw", SECOND, rows(SECOND))
+    ref = store.write("raw", FIRST, rows(FIRST).iloc[:0])
+    assert ref.changed and ref.rows == 0 and store.partitions("raw") == [SECOND.key]
+    assert not store.write("raw", FIRST, rows(FIRST).iloc[:0]).changed
+    assert list(store.read("raw", partitions=[FIRST.key]).columns) == list(rows(FIRST).columns)
+
+
+def test_an_empty_frame_cannot_create_a_table(store: Store) -> None:
+    with pytest.raises(DataError, match=r"raw\[2026-01-01\]: must hold rows"):
+        store.write("raw", FIRST, rows(FIRST).iloc[:0])
+    assert store.version("raw") is None
+
+
+def test_every_difference_of_columns_is_named(store: Store) -> None:
+    store.write("raw", FIRST, rows(FIRST))
+    wrong = rows(SECOND).drop(columns="open").assign(colour="red")
+    with pytest.raises(Problems) as raised:
+        store.write("raw", SECOND, wrong)
+    assert [problem.where for problem in raised.value.problems] == ["raw[2026-01-02]: open", "raw[2026-01-02]: colour"]
+    with pytest.raises(Problems) as raised:
+        store.write("raw", SECOND, rows(SECOND).assign(id=1, open="yes", count=0.5))
+    assert str(raised.value).splitlines()[0] == (
+        "raw[2026-01-02]: id: must hold string, as the table does. Got 'int64'."
+    )
+    assert len(raised.value.problems) == 3
+    assert store.partitions("raw") == [FIRST.key]
+
+
+def test_numbers_conform_when_nothing_is_lost(store: Store) -> None:
+    store.write("raw", FIRST, rows(FIRST))
+    ref = store.write("raw", SECOND, rows(SECOND).astype({"count": "float32", "size": "float32"}))
+    assert ref.digest == store.write("raw", SECOND, rows(SECOND)).digest
+    missing = rows(THIRD).assign(count=[None, 1, 2, 3, 4], id=None, open=None)
+    store.write("raw", THIRD, missing)
+    found = store.read("raw", partitions=[THIRD.key])
+    assert found["count"].isna().sum() == 1 and found["id"].isna().all() and found["open"].isna().all()
+
+
+def test_categories_and_other_time_units_are_normalised(store: Store) -> None:
+    plain = rows(FIRST)
+    fancy = plain.assign(id=plain["id"].astype("category"), at=plain["at"].dt.tz_convert("Asia/Tokyo").dt.as_unit("s"))
+    digest = store.write("raw", FIRST, plain).digest
+    assert store.write("raw", FIRST, fancy) == TableRef(
+        table="raw", partition=FIRST.key, version=1, rows=5, digest=digest, changed=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"size": [1, "a", 2, 3, 4]}, r"raw\[2026-01-01\]: size: must hold values of one type"),
+        ({"size": [None] * 5}, r"size: must hold a value, because the first partition gives a column its type"),
+        ({"partition": 1}, r"must not have a column named 'partition'"),
+    ],
+)
+def test_columns_that_cannot_be_stored(store: Store, columns: dict[str, object], message: str) -> None:
+    with pytest.raises(Problems, match=message):
+        store.write("raw", FIRST, rows(FIRST).assign(**columns))
+
+
+def test_a_new_table_takes_types_from_the_table_it_is_like(store: Store) -> None:
+    store.write("raw", FIRST, rows(FIRST))
+    store.write("quarantine", FIRST, rows(FIRST).assign(id=None, count=1.0, failed="x"), like="raw")
+    store.write("quarantine", SECOND, rows(SECOND).assign(failed="y"))
+    assert store.read("quarantine", partitions=[SECOND.key])["id"].tolist() == rows(SECOND)["id"].tolist()
+
+
+def test_what_does_not_exist_is_named(store: Store) -> None:
+    with pytest.raises(DataError, match="raw: must exist at .*churn/raw"):
+        store.read("raw")
+    assert store.version("raw") is None and store.partitions("raw") == [] and not store.has("raw", FIRST.key)
+    store.write("raw", FIRST, rows(FIRST))
+    with pytest.raises(DataError, match="raw, version 7: must be a readable Delta table"):
+        store.read("raw", version=7)
+    with pytest.raises(DataError, match="raw: must have the columns asked for"):
+        store.read("raw", columns=["colour"])
+
+
+def test_old_versions_are_kept_for_good(store: Store) -> None:
+    store.write("raw", FIRST, rows(FIRST))
+    kept = DeltaTable(store.uri("raw")).metadata().configuration["delta.logRetentionDuration"]
+    assert kept == "interval 36500 days"
+
+
+def _write(uri: str, key: str, shift: float, barrier: object, results: object) -> None:
+    partition = parse_key("day", key)
+    barrier.wait()  # type: ignore[attr-defined]
+    ref = Store(uri, "churn").write("raw", partition, rows(partition, 200, shift))
+    results.put(ref.model_dump())  # type: ignore[attr-defined]
+
+
+def race(uri: str, jobs: list[tuple[str, float]]) -> list[TableRef]:
+    # Spawned, because a fork of a process that has used deltalake hangs in the threads it did not inherit.
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(len(jobs)), context.Queue()
+    writers = [context.Process(target=_write, args=(uri, *job, barrier, results)) for job in jobs]
+    for writer in writers:
+        writer.start()
+    refs = [TableRef(**results.get(timeout=60)) for _ in jobs]
+    for writer in writers:
+        writer.join()
+    return refs
+
+
+def test_writers_of_one_partition_leave_one_result(tmp_path: Path) -> None:
+    refs = race(str(tmp_path), [(FIRST.key, 0.0)] * 6)
+    assert len({ref.digest for ref in refs}) == 1
+    assert sum(ref.changed for ref in refs) == 1
+    assert len(Store(str(tmp_path), "churn").read("raw")) == 200
+
+
+def test_writers_of_different_content_leave_one_of_it_whole(tmp_path: Path) -> None:
+    refs = race(str(tmp_path), [(FIRST.key, float(number)) for number in range(6)])
+    store = Store(str(tmp_path), "churn")
+    for ref in refs:
+        assert store.write("raw", SECOND, store.read("raw", version=ref.version)).digest == ref.digest
+
+
+def test_writers_of_different_partitions_all_commit(tmp_path: Path) -> None:
+    keys = [f"2026-01-{day:02d}" for day in range(1, 9)]
+    race(str(tmp_path), [(key, 0.0) for key in keys])
+    assert Store(str(tmp_path), "churn").partitions("raw") == keys
+
+
+CELLS = {
+    "text": st.one_of(st.none(), st.text()),
+    "real": st.one_of(st.none(), st.floats(allow_infinity=True)),
+    "whole": st.integers(-(2**63), 2**63 - 1),
+    "flag": st.one_of(st.none(), st.booleans()),
+    "when": st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),
+}
+TYPES = {"text": "object", "real": "float64", "whole": "int64", "flag": "object", "when": "datetime64[us, UTC]"}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(*CELLS.values()), min_size=1, max_size=12))
+def test_rereading_and_writing_any_content_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[object, ...]]
+) -> None:
+    store = Store(str(tmp_path_factory.mktemp("any")), "churn")
+    store.write("raw", FIRST, pd.DataFrame([("a", 1.5, 1, True, datetime(2026, 1, 1, tzinfo=UTC))], columns=[*CELLS]))
+    ref = store.write("raw", SECOND, pd.DataFrame(cells, columns=[*CELLS]).astype(TYPES))
+    again = store.write("raw", SECOND, store.read("raw", partitions=[SECOND.key]))
+    assert again == ref.model_copy(update={"changed": False})
