@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from datetime import date, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 
 from airworthy import kinds
 from airworthy.errors import ConfigError, Problems
@@ -25,12 +34,6 @@ from airworthy.sources import Source
 from airworthy.targets import Target
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
-
-
-def _moment(value: Any) -> Any:
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
-    return utc(value) if isinstance(value, datetime) else value
 
 
 def _function(value: str) -> str:
@@ -46,7 +49,7 @@ def _function(value: str) -> str:
     return value
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Moment = Annotated[datetime, AfterValidator(utc)]
 Function = Annotated[str, BeforeValidator(_function)]
 Column = Annotated[str, Field(min_length=1)]
 
@@ -144,6 +147,10 @@ def _default_gates() -> tuple[Any, ...]:
     return tuple(kinds.parse("gates", name) for name in ("beats_champion", "servable"))
 
 
+def _default_target() -> Any:
+    return kinds.parse("targets", "serving")
+
+
 class Pipeline(Strict):
     """One pipeline: everything `config/pipelines/<name>.yaml` says."""
 
@@ -165,9 +172,7 @@ class Pipeline(Strict):
     tune: Tune = Tune(trials=1)
     train: Train = Train()
     gates: tuple[Annotated[SerializeAsAny[Gate], _kind("gates")], ...] = Field(default_factory=_default_gates)
-    target: Annotated[SerializeAsAny[Target], _kind("targets")] = Field(
-        default_factory=lambda: kinds.parse("targets", "serving")
-    )
+    target: Annotated[SerializeAsAny[Target], _kind("targets")] = Field(default_factory=_default_target)
     monitor: Monitor = Monitor()
 
     @property

@@ -152,6 +152,22 @@ def encode_label(task: Task, classes: Sequence[str], label: pd.Series[Any]) -> n
     return positions[codes]
 
 
+def extend_classes(task: Task, classes: Sequence[str], label: pd.Series[Any]) -> tuple[str, ...]:
+    """Returns the classes, for multiclass with those appended that only `label` holds."""
+    if task != "multiclass":
+        return tuple(classes)
+    return (*classes, *(name for name in class_names(label) if name not in classes))
+
+
+def align_classes(prediction: np.ndarray, classes: Sequence[str], every: Sequence[str]) -> np.ndarray:
+    """Returns multiclass probabilities with a column for each class of `every`, zero where the model knows none."""
+    if prediction.ndim == 1 or tuple(classes) == tuple(every):
+        return prediction
+    aligned = np.zeros((len(prediction), len(every)))
+    aligned[:, [every.index(name) for name in classes]] = prediction
+    return aligned
+
+
 def _class_name(value: Any) -> str:
     # A column of 0 and 1 turns into 0.0 and 1.0 as soon as one label is missing; it is the same label.
     return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)

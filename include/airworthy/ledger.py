@@ -78,6 +78,10 @@ class Entry(BaseModel):
     previous_hash: str
     hash: str = ""
 
+    @property
+    def promotes(self) -> bool:
+        return self.action == "promote"
+
     def sealed(self) -> Entry:
         """Returns the entry with its hash computed from its other fields."""
         content = json.dumps(self.model_dump(mode="json", exclude={"hash"}), sort_keys=True, separators=(",", ":"))
@@ -235,7 +239,7 @@ def _champions(entries: Sequence[Entry]) -> list[Entry]:
     """Returns the promotions that still stand, oldest first: a rollback takes back the latest of them."""
     standing: list[Entry] = []
     for entry in entries:
-        if entry.action == "promote":
+        if entry.promotes:
             standing.append(entry)
         else:
             standing.pop()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
 import tempfile
 import time
 import urllib.request
@@ -18,14 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airworthy.config import Moment, Strict
-from airworthy.errors import ServiceError
+from airworthy.errors import ModelError, ServiceError
 from airworthy.model_files import Contract
-from airworthy.profile import ROOT, Profile
+from airworthy.profile import Profile
+from airworthy.provenance import code_version, environment
 from airworthy.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -34,7 +32,16 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 _ANSWER_WITHIN = 10.0
-_RECORDED_VERSIONS = ("airworthy", "mlflow", "numpy", "optuna", "pandas", "pyarrow", "scikit-learn", "skops")
+_CLIENT_SETTINGS = {
+    # By default MLflow retries for four minutes before it says that a server is down.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    # A task's log is no terminal.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_CHALLENGER = "challenger.json"
 
 
 class FeaturesRef(Strict):
@@ -109,10 +116,21 @@ class Registry:
             order = ["attributes.start_time ASC"]
             runs = self._client.search_runs([experiment.experiment_id], query, max_results=1, order_by=order)
         for run in runs:
-            recorded = self.load_artifact(run.info.run_id, "challenger.json")
+            recorded = self.load_artifact(run.info.run_id, _CHALLENGER)
             if recorded is not None:
                 return Challenger.model_validate_json(recorded).model_copy(update={"reused": True})
         return None
+
+    def trainings(self, pipeline: str) -> list[Challenger]:
+        """Returns the challengers of every finished run of a pipeline, by `as_of`."""
+        with self._answering():
+            experiment = self._client.get_experiment_by_name(pipeline)
+            if experiment is None:
+                return []
+            runs = self._client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
+        recorded = [self.load_artifact(run.info.run_id, _CHALLENGER) for run in runs]
+        found = [Challenger.model_validate_json(content) for content in recorded if content is not None]
+        return sorted(found, key=lambda challenger: challenger.as_of)
 
     def log_training(self, training: Training) -> Challenger:
         """Returns the challenger once its run and its model files are on record; the run finishes last."""
@@ -153,7 +171,7 @@ class Registry:
             )
             client.log_text(run_id, _table(training.trials), "trials.json")
             client.log_text(run_id, json.dumps(environment(), indent=1), "environment.json")
-            client.log_text(run_id, challenger.model_dump_json(indent=1), "challenger.json")
+            client.log_text(run_id, challenger.model_dump_json(indent=1), _CHALLENGER)
             client.set_terminated(run_id, "FINISHED")
         return challenger
 
@@ -212,28 +230,46 @@ class Registry:
                 raise
 
     def download(self, model_id: str, folder: Path) -> Path:
-        """Returns the folder, which then holds the model's files; check their digest before loading them."""
+        """Returns the folder below `folder` that holds the model's files; check their digest before loading them.
+
+        Raises:
+            ModelError: MLflow does not have the model any more.
+        """
         import mlflow.artifacts
+        from mlflow.exceptions import MlflowException
 
         folder.mkdir(parents=True, exist_ok=True)
         with self._answering():
-            self._ensure_reachable()
-            uri = f"models:/{model_id}"
-            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder), tracking_uri=self.uri))
+            try:
+                location = self._client.get_logged_model(model_id).artifact_location
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                hint = "It was deleted there; train again"
+                raise ModelError(f"model {model_id}", f"must be in MLflow at {self.uri}", hint=hint) from None
+            return Path(mlflow.artifacts.download_artifacts(location, dst_path=str(folder), tracking_uri=self.uri))
 
-    def store_artifact(self, run_id: str, name: str, content: bytes) -> None:
-        """Leaves the content with the run, under a file name."""
+    def store_artifacts(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Leaves files with the run, under the given paths."""
         with tempfile.TemporaryDirectory() as folder, self._answering():
-            file = Path(folder, name)
-            file.write_bytes(content)
-            self._client.log_artifact(run_id, str(file))
+            for name, content in files.items():
+                file = Path(folder, name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            self._client.log_artifacts(run_id, folder)
 
     def load_artifact(self, run_id: str, name: str) -> bytes | None:
         """Returns the content of one file of the run, or None if there is no such file."""
+        parent = name.rpartition("/")[0] or None
         with tempfile.TemporaryDirectory() as folder, self._answering():
-            if name not in {file.path for file in self._client.list_artifacts(run_id)}:
+            if name not in {file.path for file in self._client.list_artifacts(run_id, parent)}:
                 return None
             return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
+
+    def load_json(self, run_id: str, name: str) -> Any:
+        """Returns what one JSON file of the run holds, or None if there is no such file."""
+        content = self.load_artifact(run_id, name)
+        return None if content is None else json.loads(content)
 
     def run_url(self, run_id: str) -> str:
         """Returns the address of the run's page, which finds the experiment by itself."""
@@ -242,10 +278,8 @@ class Registry:
     @cached_property
     def _client(self) -> MlflowClient:
         self._ensure_reachable()
-        # MLflow's own defaults retry for four minutes before they say that a server is down.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        for name, value in _CLIENT_SETTINGS.items():
+            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
         return MlflowClient(self.uri, self.uri)
@@ -322,26 +356,6 @@ class Registry:
         # MLflow's column for a dataset's digest is 36 characters wide; the whole one is a tag of the run.
         dataset = Dataset("features", features.digest[:36], "delta_table", source, profile=profile)
         self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-
-
-def environment() -> dict[str, str]:
-    """Returns Python's version and those of the libraries that decide what a training gives."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in (*_RECORDED_VERSIONS, "xgboost", "xgboost-cpu"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def code_version() -> str:
-    """Returns the commit of the checkout, `-dirty` when files differ from it; "" outside a checkout."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def _run_tags(training: Training) -> dict[str, str]:

@@ -31,7 +31,7 @@ class Matrix:
     names: tuple[str, ...]
     is_category: tuple[bool, ...]
 
-    def rows(self, chosen: slice) -> Matrix:
+    def rows(self, chosen: np.ndarray) -> Matrix:
         return Matrix(self.values[chosen], self.names, self.is_category)
 
 

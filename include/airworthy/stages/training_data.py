@@ -1,0 +1,100 @@
+"""The rows a training run may see: what was known at `as_of`, split by time into window and holdout."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+
+import pandas as pd
+
+from airworthy.config import Pipeline
+from airworthy.errors import TrainError
+from airworthy.registry import FeaturesRef
+from airworthy.store import Store
+
+FEATURES = "features"
+
+Interval = tuple[datetime, datetime]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Labelled rows of the features table at one version.
+
+    Attributes:
+        window: Rows to train on, in order of partition.
+        holdout: Later rows to score on.
+        window_interval: `[start, end)` of `window`.
+        holdout_interval: `[start, end)` of `holdout`.
+    """
+
+    window: pd.DataFrame
+    holdout: pd.DataFrame
+    window_interval: Interval
+    holdout_interval: Interval
+    features: FeaturesRef
+
+
+def intervals(pipeline: Pipeline, as_of: datetime) -> tuple[Interval, Interval]:
+    """Returns window and holdout as `[start, end)`.
+
+    A label is known `matures_after` its row's time, so the holdout ends that long before `as_of`; it
+    begins `train.holdout` before `as_of`, where the window ends.
+
+    Raises:
+        TrainError: No time is left for one of them.
+    """
+    begin = as_of - pipeline.train.holdout
+    known = as_of - pipeline.label.matures_after
+    if known <= begin:
+        hint = "Make train.holdout longer than label.matures_after"
+        raise TrainError(f"{pipeline.name}: train.holdout", "must hold labels that are known at as_of", hint=hint)
+    start = pipeline.start
+    if pipeline.train.window != "expanding":
+        start = max(start, begin - pipeline.train.window)
+    if start >= begin:
+        rule = f"must leave time to train on after {pipeline.start:%Y-%m-%d} and before the holdout"
+        raise TrainError(f"{pipeline.name}: as_of", rule, f"{as_of:%Y-%m-%d %H:%M}", "Choose a later as_of")
+    return (start, begin), (begin, known)
+
+
+def read_training_data(pipeline: Pipeline, as_of: datetime, store: Store) -> TrainingData:
+    """Returns window and holdout, read from one version of the features table.
+
+    Raises:
+        TrainError: There is no table, or no labelled row in the window or in the holdout.
+    """
+    window, holdout = intervals(pipeline, as_of)
+    version = store.version(FEATURES)
+    if version is None:
+        hint = f"Run {pipeline.name}.ingest for the partitions before as_of"
+        raise TrainError(f"{pipeline.name}: {FEATURES}", "must exist before a model can be trained", hint=hint)
+    rows = read_labelled(pipeline, store, (window[0], holdout[1]), version)
+    late = rows[pipeline.time] >= holdout[0]
+    found = {"window": rows[~late], "holdout": rows[late]}
+    for (name, part), (start, end) in zip(found.items(), (window, holdout), strict=True):
+        if part.empty:
+            rule = f"must have labelled rows from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} (the {name})"
+            hint = f"Run {pipeline.name}.ingest for these partitions, or choose another as_of"
+            raise TrainError(f"{pipeline.name}: {FEATURES}, version {version}", rule, "none", hint)
+    reference = FeaturesRef(version=version, digest=_digest(rows), rows=len(rows))
+    return TrainingData(found["window"], found["holdout"], window, holdout, reference)
+
+
+def read_labelled(pipeline: Pipeline, store: Store, interval: Interval, version: int) -> pd.DataFrame:
+    """Returns the rows of the features table in an interval whose label is known, with a fresh index."""
+    rows = store.read(FEATURES, between=interval, time=pipeline.time, version=version)
+    return rows[rows[pipeline.label.column].notna()].reset_index(drop=True)
+
+
+def feature_columns(pipeline: Pipeline, rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the columns a model may learn from: all but key, time and label."""
+    return rows.drop(columns={*pipeline.key, pipeline.time, pipeline.label.column})
+
+
+def _digest(rows: pd.DataFrame) -> str:
+    """Returns the SHA-256 over names, types and values, which a later partition in the table does not change."""
+    found = hashlib.sha256(repr([(name, str(kind)) for name, kind in rows.dtypes.items()]).encode())
+    found.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
+    return found.hexdigest()
