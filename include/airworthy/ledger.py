@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 from airworthy.config import Moment
 from airworthy.errors import ConflictError, ModelError, ServiceError
@@ -219,7 +219,7 @@ class Ledger:
         except IntegrityError:
             hint = "Judge the challenger against the present champion again"
             raise ConflictError(f"ledger: {appending_to}", "was changed by somebody else", hint=hint) from None
-        except DBAPIError as error:
+        except (OperationalError, InterfaceError, ProgrammingError) as error:
             hint = "Check the database (`make status`), start it with `make up`, and retry"
             raise ServiceError(f"ledger at {where}", "must answer", str(error.orig).strip(), hint) from error
 

@@ -41,6 +41,8 @@ class BeatsChampion(Gate):
         gain = sign * (mine - theirs)
         lower, upper, days = self._interval(metric, evidence, sign)
         numbers = {"gain": gain, "lower": lower, "upper": upper, "challenger": mine, "champion": theirs, "days": days}
+        if days == 1:
+            return self.verdict(False, f"{metric} gain {gain:.4f} is not known from one day", **numbers)
         reason = f"{metric} gain {gain:.4f} [{lower:.4f}, {upper:.4f}] at {self.confidence * 100:g} % is "
         if not gain >= self.margin:
             return self.verdict(False, f"{reason}below the margin {self.margin:g}", **numbers)
