@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,7 @@ class Store:
             table: The table's name; it is created when it does not exist.
             partition: Which partition to replace.
             frame: The rows. Its index is ignored.
-            like: A table whose column types a new table takes over.
+            like: A table that knows the types of columns in which the first partition holds no value.
 
         Raises:
             DataError: A column holds several types, or an empty frame would have to create the table.
@@ -220,7 +221,15 @@ def _read(table: DeltaTable, chosen: ds.Expression, columns: Sequence[str] | Non
 
 
 def _conform(where: str, frame: pd.DataFrame, types: dict[str, pa.DataType], *, fixed: bool) -> pa.Table:
-    """Returns the frame's columns typed as `types`, which must name exactly those columns if `fixed`."""
+    """Returns the frame's columns typed as in `types`.
+
+    Args:
+        where: What to name in errors.
+        frame: The rows.
+        types: Column types by name.
+        fixed: Whether they are the table's own, so that the columns must be exactly these. Else they only
+            type columns without a value.
+    """
     names = [str(name) for name in frame.columns]
     problems: list[DataError] = []
     if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -247,7 +256,7 @@ def _conform(where: str, frame: pd.DataFrame, types: dict[str, pa.DataType], *, 
     arrays = {}
     for position, name in enumerate(names):
         try:
-            arrays[name] = _column(f"{where}: {name}", frame.iloc[:, position], types.get(name))
+            arrays[name] = _column(f"{where}: {name}", frame.iloc[:, position], types.get(name), fixed=fixed)
         except DataError as error:
             problems.append(error)
     if problems:
@@ -255,7 +264,7 @@ def _conform(where: str, frame: pd.DataFrame, types: dict[str, pa.DataType], *, 
     return pa.table({name: arrays[name] for name in (types if fixed else names)})
 
 
-def _column(where: str, values: pd.Series, wanted: pa.DataType | None) -> pa.Array:
+def _column(where: str, values: pd.Series[Any], wanted: pa.DataType | None, *, fixed: bool) -> pa.Array:
     try:
         found = _normal(pa.array(values, from_pandas=True))
     except pa.ArrowException as error:
@@ -263,7 +272,7 @@ def _column(where: str, values: pd.Series, wanted: pa.DataType | None) -> pa.Arr
     if pa.types.is_null(found.type) and wanted is None:
         hint = "Give it a type in the code that makes it, e.g. astype('float64')"
         raise DataError(where, "must hold a value, because the first partition gives a column its type", hint=hint)
-    if wanted is None or found.type == wanted:
+    if found.type == wanted or not (fixed or pa.types.is_null(found.type)):
         return found
     if pa.types.is_null(found.type) or (_is_number(found.type) and _is_number(wanted)):
         try:

@@ -1,0 +1,85 @@
+"""From raw rows to features: the one function that process, serving and the servable check all call."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import pandas as pd
+
+from airworthy.config import Pipeline
+from airworthy.errors import DataError, Problems
+from airworthy.user_code import call
+
+
+def compute_features(pipeline: Pipeline, raw: pd.DataFrame) -> pd.DataFrame:
+    """Returns one row of features per raw row, with the same index, as numbers, bools and strings.
+
+    The label is taken out first, so no feature can be made of it. A pipeline without `features` uses
+    every column but key, time and label.
+
+    Args:
+        pipeline: Names the user's function.
+        raw: Raw rows; the label column may be missing.
+
+    Raises:
+        DataError: The user's function raised; the message names its line.
+        Problems: What it returned cannot be features; every reason is listed.
+    """
+    inputs = raw.drop(columns=pipeline.label.column, errors="ignore")
+    if pipeline.features is None:
+        found = inputs.drop(columns=[*pipeline.key, pipeline.time])
+        where = pipeline.name
+    else:
+        found = call(pipeline.features, inputs)
+        where = pipeline.features
+    if not isinstance(found, pd.DataFrame):
+        raise DataError(where, "must return a pandas DataFrame", type(found).__name__)
+    if problems := [*_shape_problems(pipeline, where, raw, found)]:
+        raise Problems(where, problems)
+    found = found.astype({name: object for name, kind in found.dtypes.items() if _holds_strings(kind)})
+    if problems := _type_problems(where, found):
+        raise Problems(where, problems)
+    return found
+
+
+def features_digest(pipeline: Pipeline) -> str:
+    """Returns the SHA-256 of the source of the module that `features` is in; "" if the pipeline has none."""
+    if pipeline.features is None:
+        return ""
+    module = importlib.util.find_spec(pipeline.features.partition(":")[0])
+    assert module is not None and module.origin is not None
+    return hashlib.sha256(Path(module.origin).read_bytes()).hexdigest()
+
+
+def _shape_problems(pipeline: Pipeline, where: str, raw: pd.DataFrame, found: pd.DataFrame) -> list[DataError]:
+    problems = []
+    names = [str(name) for name in found.columns]
+    if not found.index.equals(raw.index):
+        hint = "Neither drop, add nor reorder rows; keep the index"
+        problems.append(DataError(where, "must return one row per raw row, in the same order", len(found), hint))
+    if not names:
+        problems.append(DataError(where, "must return at least one column"))
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        problems.append(DataError(where, "must return each column once", repeated))
+    reserved = {*pipeline.key, pipeline.time, pipeline.label.column, "partition"}
+    if taken := sorted(reserved & set(names)):
+        hint = "The features table keeps key, time and label itself; give a feature made of them another name"
+        problems.append(DataError(where, "must not return a column of the key, the time or the label", taken, hint))
+    return problems
+
+
+def _type_problems(where: str, found: pd.DataFrame) -> list[DataError]:
+    problems = []
+    for name in found.columns:
+        kind = found[name].dtype
+        held = pd.api.types.infer_dtype(found[name], skipna=True) if kind == object else str(kind)
+        if not (pd.api.types.is_numeric_dtype(kind) or held in ("string", "boolean", "empty")):
+            hint = "Convert the column in features(), e.g. a time into hours"
+            problems.append(DataError(f"{where}: {name}", "must hold numbers, bools or strings", held, hint))
+    return problems
+
+
+def _holds_strings(kind: object) -> bool:
+    return isinstance(kind, pd.CategoricalDtype | pd.StringDtype)

@@ -1,0 +1,53 @@
+"""Calls the functions that users write, so that what goes wrong in them names their file and line."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from airworthy.errors import AirworthyError, DataError
+from airworthy.profile import ROOT
+
+
+def call(function: str, *arguments: Any) -> Any:
+    """Returns what a function written as `module:function` returns.
+
+    Raises:
+        DataError: There is no such function, or it raised; an `AirworthyError` it raises is passed on as it is.
+    """
+    try:
+        return _find(function)(*arguments)
+    except AirworthyError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(function, "must not raise", reason, _place(function, error)) from error
+
+
+def _find(function: str) -> Callable[..., Any]:
+    module, _, name = function.partition(":")
+    found = getattr(importlib.import_module(module), name, None)
+    if not callable(found):
+        raise DataError(function, f"must be a function in the module {module}")
+    return found  # type: ignore[no-any-return]
+
+
+def _place(function: str, error: Exception) -> str:
+    """Returns the innermost line of the user's own file that the exception passed through."""
+    origin = importlib.util.find_spec(function.partition(":")[0])
+    file = None if origin is None else origin.origin
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return f"Line {error.lineno} of {_short(file)}: {(error.text or '').strip()}"
+    if not frames or file is None:
+        return ""
+    return f"Line {frames[-1].lineno} of {_short(file)}: {frames[-1].line}"
+
+
+def _short(file: str | None) -> str:
+    path = Path(file or "")
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
