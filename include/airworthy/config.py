@@ -185,6 +185,10 @@ class Pipeline(Strict):
         task = self.label.task
         if self.metric not in METRICS[task]:
             raise ValueError(f"train.metric must be one of {', '.join(METRICS[task])} for a {task} label")
+        for number, gate in enumerate(self.gates):
+            judged = getattr(gate, "metric", None)
+            if judged is not None and judged not in METRICS[task]:
+                raise ValueError(f"gates[{number}].metric must be one of {', '.join(METRICS[task])} for a {task} label")
         if self.end is not None and self.end <= self.start:
             raise ValueError("end must be after start")
         if not self.gates:

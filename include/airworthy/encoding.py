@@ -116,7 +116,7 @@ class Encoder:
                 values[:, number] = np.where(codes < 0, np.nan, codes)
             else:
                 try:
-                    values[:, number] = column.astype("float64")
+                    values[:, number] = column.to_numpy("float64", na_value=np.nan)
                 except (ValueError, TypeError) as error:
                     raise DataError(f"features: {name}", "must hold numbers", str(error)) from None
         values[~np.isfinite(values)] = np.nan

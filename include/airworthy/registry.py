@@ -42,6 +42,7 @@ _CLIENT_SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _CHALLENGER = "challenger.json"
+_DOWN = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # what MLflow's client makes of a connection that fails
 
 
 class FeaturesRef(Strict):
@@ -312,7 +313,9 @@ class Registry:
         except Exception as error:
             if type(error).__module__.partition(".")[0] != "mlflow":
                 raise
-            raise self._down(error) from error
+            if getattr(error, "error_code", "INTERNAL_ERROR") in _DOWN:
+                raise self._down(error) from error
+            raise ServiceError(f"MLflow at {self.uri}", "must do what it is asked", str(error)) from error
 
     def _experiment(self, pipeline: str) -> str:
         from mlflow.exceptions import MlflowException

@@ -60,7 +60,7 @@ def test_pipelines_do_not_see_each_other(ledger: Ledger) -> None:
 @pytest.mark.parametrize("expected", [None, "7"])
 def test_a_promotion_that_expects_another_champion_is_refused(ledger: Ledger, expected: str | None) -> None:
     promote(ledger, "1", None)
-    with pytest.raises(ConflictError, match="ledger: flights: expected the champion to be .*Got '1'.*again"):
+    with pytest.raises(ConflictError, match=r"ledger: flights: expected the champion to be .*Got '1'.*again"):
         promote(ledger, "2", expected)
     assert len(ledger.entries("flights")) == 1
 

@@ -60,7 +60,10 @@ def test_of_many_promotions_at_once_exactly_one_wins(url: str, ledger: Ledger) -
 def test_the_table_refuses_changes(url: str, ledger: Ledger) -> None:
     promote(ledger, "1", None, pipeline="guarded")
     for statement in ("UPDATE ledger SET actor = 'nobody'", "DELETE FROM ledger", "TRUNCATE ledger"):
-        with pytest.raises(sa.exc.DBAPIError, match="the ledger is append-only"), sa.create_engine(url).begin() as open_:
+        with (
+            pytest.raises(sa.exc.DBAPIError, match="the ledger is append-only"),
+            sa.create_engine(url).begin() as open_,
+        ):
             open_.execute(sa.text(statement))
     assert len(ledger.entries("guarded")) == 1
 

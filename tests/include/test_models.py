@@ -95,7 +95,9 @@ def test_the_saved_folder_is_an_mlflow_model(model: Model, tmp_path: Path) -> No
     matrix, _, _, _ = prepare("binary")
     fitted = fit(model, "binary")
     fitted.save(tmp_path / "model", matrix.names)
-    answers = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(pd.DataFrame(matrix.values, columns=matrix.names))
+    answers = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(
+        pd.DataFrame(matrix.values, columns=matrix.names)
+    )
     answers = np.asarray(answers)
     assert (answers[:, 1] if answers.ndim == 2 else answers) == pytest.approx(fitted.predict(matrix.values), abs=1e-6)
 
@@ -141,7 +143,9 @@ def test_an_estimator_that_does_not_fit_is_named(estimator: str, task, rule: str
         fit(Sklearn(estimator=estimator), task)
 
 
-@pytest.mark.parametrize("estimator", ["os.system", "sklearn.Ridge()", "xsklearn.linear_model.Ridge", "sklearn.linear_model"])
+@pytest.mark.parametrize(
+    "estimator", ["os.system", "sklearn.Ridge()", "xsklearn.linear_model.Ridge", "sklearn.linear_model"]
+)
 def test_only_scikit_learn_can_be_named(estimator: str) -> None:
     with pytest.raises(ValueError, match="estimator"):
         kinds.parse("models", {"sklearn": {"estimator": estimator}})
@@ -153,7 +157,9 @@ def test_a_parameter_of_the_wrong_type_is_explained() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS[:2], ids=["xgboost", "sklearn"])
-@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"", lambda content: b"x" * 99])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda content: b"", lambda content: b"x" * 99]
+)
 def test_a_damaged_file_is_refused(model: Model, damage, tmp_path: Path) -> None:
     fit(model, "binary").save(tmp_path / "model", prepare("binary")[0].names)
     file = tmp_path / "model" / model.file

@@ -83,7 +83,7 @@ class FittedXgboost:
 
     def predict(self, values: np.ndarray) -> np.ndarray:
         found: np.ndarray = self._booster.inplace_predict(values)
-        return found
+        return found.astype("float64")  # a metric computed in 32 bits differs from the same one in 64
 
     def save(self, folder: Path, names: Sequence[str]) -> None:
         import mlflow.xgboost

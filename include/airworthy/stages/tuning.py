@@ -51,7 +51,7 @@ def search(
     trials: list[dict[str, Any]] = []
 
     def objective(trial: optuna.Trial) -> float:
-        params = {name: _draw(trial, name, choice) for name, choice in tune.space.items()}
+        params = {name: _draw(trial, name, choice) for name, choice in sorted(tune.space.items())}
         started = time.perf_counter()
         fitted = pipeline.model.fit(task, classes, prepared, params, seed=seed, threads=threads)
         value = score(task, metric, truth, fitted.predict(judged))
