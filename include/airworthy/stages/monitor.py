@@ -1,0 +1,305 @@
+"""Monitor: what the champion says about a partition, how far that is from training, how good it was, what to do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from airworthy.config import Moment, Pipeline, Strict
+from airworthy.drift import ColumnDrift, Kind, measure
+from airworthy.encoding import encode_label
+from airworthy.errors import AirworthyError, DataError, TrainError
+from airworthy.evidence import LOWER_IS_BETTER, METRICS
+from airworthy.ledger import Entry, Ledger
+from airworthy.metrics import score as measure_metric
+from airworthy.model_files import REFERENCE, LoadedModel, load_model
+from airworthy.pages import Section, write_page
+from airworthy.partitions import Partition
+from airworthy.profile import Profile
+from airworthy.registry import Registry
+from airworthy.store import Store, TableRef
+
+PREDICTION = "prediction"
+VERSION = "version"
+
+log = logging.getLogger(__name__)
+
+
+class Drift(Strict):
+    """A partition against what its champion was trained on.
+
+    Attributes:
+        version: The champion that scored it.
+        columns: One finding per feature, and one for `prediction`.
+        page: The page's path below `reports_dir`; the findings as JSON are beside it.
+    """
+
+    pipeline: str
+    partition: str
+    version: str
+    rows: int
+    columns: tuple[ColumnDrift, ...]
+    page: str
+
+    @property
+    def drifted(self) -> tuple[ColumnDrift, ...]:
+        return tuple(column for column in self.columns if column.drifted)
+
+
+class Performance(Strict):
+    """How good the champion was on the rows of a partition whose label is known.
+
+    Attributes:
+        metrics: Metric name to value; a metric that is not defined on these rows is left out.
+        table: The partition of `metrics` that holds them.
+    """
+
+    version: str
+    rows: int
+    metrics: dict[str, float]
+    table: TableRef
+
+
+class Decision(Strict):
+    """Whether a partition asks for a retrain, and as of when its labels are all there."""
+
+    retrain: bool
+    reason: str
+    as_of: Moment
+
+
+def score(pipeline: Pipeline, partition: Partition, profile: Profile) -> TableRef:
+    """Leaves the champion's predictions for a partition of `features` in the table `predictions`.
+
+    The champion is the one in force for the partition's event time, so that a rerun, also one after later
+    promotions, gives the same rows. Columns: the key, the time, `prediction` (binary: probability; multiclass:
+    the likeliest class, with `p_<class>` beside it) and `version`.
+
+    Raises:
+        AirworthyError: The pipeline has no champion yet.
+        DataError: The partition of `features` holds no rows.
+        ModelError: The champion's files are not the ones the ledger names.
+        ServiceError: MLflow or the ledger does not answer.
+    """
+    store = Store(profile.store_uri, pipeline.name)
+    entry = _champion_at(pipeline, partition, profile)
+    features = _partition_of(store, "features", partition)
+    with _loaded(pipeline, entry, profile) as model:
+        prediction = model.predict(features)
+    frame = features[_identity(pipeline)].assign(**_columns(prediction, model.contract.classes))
+    return store.write("predictions", partition, frame.assign(**{VERSION: entry.version}))
+
+
+def drift(pipeline: Pipeline, partition: Partition, predictions: TableRef, profile: Profile) -> Drift:
+    """Leaves a page and a JSON file that compare a scored partition with its champion's training reference.
+
+    Evidently's own page (4 MB) is written beside them when the predictions have drifted.
+
+    Args:
+        predictions: What `score` returned.
+
+    Raises:
+        DataError: The partition was not scored.
+        ModelError: The champion's files are not the ones the ledger names.
+        ServiceError: MLflow or the ledger does not answer.
+    """
+    store = Store(profile.store_uri, pipeline.name)
+    scored = _partition_of(store, "predictions", partition, predictions.version)
+    entry = _entry_of(pipeline, scored, profile)
+    current = _partition_of(store, "features", partition)
+    current = current.assign(**{PREDICTION: _aligned(pipeline, current, scored)})
+    with _loaded(pipeline, entry, profile) as model:
+        reference = pd.read_parquet(model.folder / REFERENCE)
+    kinds: dict[str, Kind] = {feature.name: feature.type for feature in model.contract.features}
+    kinds[PREDICTION] = "category" if model.contract.task == "multiclass" else "number"
+    thresholds = dict.fromkeys(kinds, pipeline.monitor.column_drift)
+    thresholds[PREDICTION] = pipeline.monitor.prediction_drift
+    findings, snapshot = measure(reference, current, kinds, thresholds)
+    found = Drift(
+        pipeline=pipeline.name,
+        partition=partition.key,
+        version=entry.version,
+        rows=len(current),
+        columns=tuple(findings),
+        page=drift_page(pipeline, partition),
+    )
+    _write_reports(found, snapshot, profile.reports_dir)
+    return found
+
+
+def drift_page(pipeline: Pipeline, partition: Partition) -> str:
+    """Returns where `drift` writes its page, below `reports_dir`."""
+    return f"{pipeline.name}/monitor/{partition.key}.html"
+
+
+def performance(
+    pipeline: Pipeline, partition: Partition, predictions: TableRef, profile: Profile
+) -> Performance | None:
+    """Returns the champion's metrics on the rows of a partition whose label is known; None if there are none.
+
+    They are kept in the table `metrics`: one row per metric, with `value`, `rows` and `version`.
+
+    Raises:
+        DataError: The partition was not scored.
+        ModelError: The champion's files are not the ones the ledger names.
+        ServiceError: MLflow or the ledger does not answer.
+    """
+    store = Store(profile.store_uri, pipeline.name)
+    scored = _partition_of(store, "predictions", partition, predictions.version)
+    label = pipeline.label.column
+    features = _partition_of(store, "features", partition)[[*pipeline.key, label]].dropna(subset=[label])
+    judged = scored.merge(features, on=list(pipeline.key))
+    if judged.empty:
+        return None
+    entry = _entry_of(pipeline, scored, profile)
+    with _loaded(pipeline, entry, profile) as model:
+        classes = model.contract.classes
+    measured = _metrics(pipeline, classes, judged)
+    rows = pd.DataFrame({"metric": measured.keys(), "value": measured.values()})
+    rows = rows.assign(rows=len(judged), **{VERSION: entry.version})
+    table = store.write("metrics", partition, rows)
+    return Performance(version=entry.version, rows=len(judged), metrics=measured, table=table)
+
+
+def decide(pipeline: Pipeline, partition: Partition, found: Drift, measured: Performance | None) -> Decision:
+    """Returns whether the pipeline's policy asks for a retrain, with every reason it has or has not."""
+    policy, reasons = pipeline.monitor, []
+    prediction = [column for column in found.drifted if column.column == PREDICTION]
+    inputs = [column for column in found.drifted if column.column != PREDICTION]
+    if "prediction_drift" in policy.retrain_on and prediction:
+        reasons.append(_describe(prediction[0]))
+    if "column_drift" in policy.retrain_on and inputs:
+        reasons += [_describe(column) for column in inputs]
+    if "performance" in policy.retrain_on and measured and policy.floor is not None:
+        value = measured.metrics.get(pipeline.metric)
+        if value is not None and _is_worse(pipeline, value, policy.floor):
+            reasons.append(f"{pipeline.metric} {value:.3f} is worse than the floor {policy.floor:g}")
+    quiet = f"nothing in {', '.join(policy.retrain_on) or 'retrain_on'} asks for it"
+    return Decision(
+        retrain=bool(reasons),
+        reason="; ".join(reasons) or quiet,
+        as_of=partition.end + pipeline.label.matures_after,
+    )
+
+
+def _champion_at(pipeline: Pipeline, partition: Partition, profile: Profile) -> Entry:
+    """Returns the last champion trained on what was known before the partition began.
+
+    A partition from before every champion gets the one that was trained on the least of what came later.
+    """
+    standing: dict[str, Entry] = {}
+    for entry in Ledger(profile.ledger_url).entries(pipeline.name):
+        if entry.action == "promote":
+            standing[entry.version] = entry
+        else:
+            standing.pop(entry.expected or "", None)
+    if not standing:
+        raise AirworthyError(pipeline.name, "must have a champion to monitor", hint=f"Run {pipeline.name}.train first")
+    known = [entry for entry in standing.values() if _as_of(entry) <= partition.start]
+    return known[-1] if known else min(standing.values(), key=_as_of)
+
+
+def _as_of(entry: Entry) -> datetime:
+    assert entry.as_of is not None, "every promotion states it; only a rollback to nothing does not"
+    return entry.as_of
+
+
+def _entry_of(pipeline: Pipeline, scored: pd.DataFrame, profile: Profile) -> Entry:
+    version = str(scored[VERSION].iloc[0])
+    entries = Ledger(profile.ledger_url).entries(pipeline.name)
+    return next(entry for entry in entries if entry.version == version)
+
+
+def _partition_of(store: Store, table: str, partition: Partition, version: int | None = None) -> pd.DataFrame:
+    frame = store.read(table, partitions=[partition.key], version=version)
+    if frame.empty:
+        raise DataError(f"{table}[{partition.key}]", "must hold rows", hint="Run the stage that writes it first")
+    return frame
+
+
+@contextmanager
+def _loaded(pipeline: Pipeline, entry: Entry, profile: Profile) -> Iterator[LoadedModel]:
+    """Yields the entry's model while its files exist."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Registry(profile).download(entry.model_id, Path(folder))
+        yield load_model(files, digest=entry.digest, pipeline=pipeline)
+
+
+def _identity(pipeline: Pipeline) -> list[str]:
+    return list(dict.fromkeys((*pipeline.key, pipeline.time)))
+
+
+def _columns(prediction: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+    if prediction.ndim == 1:
+        return {PREDICTION: prediction}
+    likeliest = np.array(classes, dtype=object)[prediction.argmax(axis=1)]
+    return {PREDICTION: likeliest, **{f"p_{name}": prediction[:, number] for number, name in enumerate(classes)}}
+
+
+def _aligned(pipeline: Pipeline, current: pd.DataFrame, scored: pd.DataFrame) -> np.ndarray:
+    """Returns the predictions in the order of `current`; missing for rows that were not scored."""
+    key = list(pipeline.key)
+    return current[key].merge(scored[[*key, PREDICTION]], on=key, how="left")[PREDICTION].to_numpy()
+
+
+def _metrics(pipeline: Pipeline, classes: tuple[str, ...], judged: pd.DataFrame) -> dict[str, float]:
+    task = pipeline.label.task
+    label = encode_label(task, classes, judged[pipeline.label.column])
+    columns = [f"p_{name}" for name in classes] if task == "multiclass" else PREDICTION
+    prediction = judged[columns].to_numpy()
+    measured: dict[str, float] = {}
+    for metric in METRICS[task]:
+        try:
+            measured[metric] = measure_metric(task, metric, label, prediction)
+        except TrainError as error:  # a quiet day may hold one class only; the other metrics still say something
+            log.warning("%s", error)
+    return measured
+
+
+def _is_worse(pipeline: Pipeline, value: float, floor: float) -> bool:
+    return value > floor if pipeline.metric in LOWER_IS_BETTER else value < floor
+
+
+def _describe(column: ColumnDrift) -> str:
+    if column.note:
+        return f"{column.column}: {column.note}"
+    return f"{column.column} drifted by {column.score:.2f}, at {column.threshold:g} or more"
+
+
+def _write_reports(found: Drift, snapshot: Any, reports_dir: Path) -> None:
+    page = reports_dir / found.page
+    page.parent.mkdir(parents=True, exist_ok=True)
+    _replace(page.with_suffix(".json"), found.model_dump_json(indent=1))
+    drifted = [column.column for column in found.drifted]
+    summary = f"{found.rows} rows scored by version {found.version}, against what that version was trained on. "
+    summary += f"Drifted: {', '.join(drifted)}." if drifted else "No column has drifted."
+    if PREDICTION in drifted and snapshot is not None:
+        whole = page.with_name(f"{page.stem}.evidently.html")
+        _replace(whole, snapshot.get_html_str(as_iframe=False))
+        summary += f" Evidently's own report is beside this page: {whole.name}."
+    rows = [_row(column) for column in sorted(found.columns, key=lambda column: (not column.drifted, column.column))]
+    heading = ("column", "kind", "distance", "threshold", "missing", "missing in training", "drifted")
+    title = f"{found.pipeline}: drift of {found.partition}"
+    write_page(page, title, [Section(heading="Columns", text=summary, table=(heading, rows))])
+
+
+def _row(column: ColumnDrift) -> tuple[str, ...]:
+    score = "no values to compare" if column.score is None else f"{column.score:.3f}"
+    shares = f"{column.missing:.1%}", f"{column.reference_missing:.1%}"
+    verdict = ("yes: " + column.note if column.note else "yes") if column.drifted else "no"
+    return column.column, column.kind, score, f"{column.threshold:g}", *shares, verdict
+
+
+def _replace(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, file)
