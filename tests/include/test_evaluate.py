@@ -12,7 +12,7 @@ from airworthy.ledger import Entry, Ledger
 from airworthy.registry import Challenger, Registry
 from airworthy.stages.evaluate import evaluate, judge
 from airworthy.stages.train import train
-from conftest import Toy
+from toy_pipeline import Toy
 from mlflow import MlflowClient
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)

@@ -21,7 +21,7 @@ from airworthy.errors import DataError, ModelError
 from airworthy.features import compute_features
 from airworthy.model_files import CONTRACT, REFERENCE, REQUESTS, Contract, digest_of, load_model, rows_of, write_model
 from airworthy.models import Matrix
-from conftest import Toy
+from toy_pipeline import Toy
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from airworthy.model_files import digest_of
 from airworthy.registry import Challenger, Registry
 from airworthy.stages.train import train
 from airworthy.verdict import Verdict
-from conftest import Toy
+from toy_pipeline import Toy
 from mlflow import MlflowClient
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from airworthy.registry import Registry
 from airworthy.stages.train import train
 from airworthy.stages.training_data import intervals, read_training_data
 from airworthy.store import Store
-from conftest import TOY_START, Toy
+from toy_pipeline import TOY_START, Toy
 from mlflow import MlflowClient
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
