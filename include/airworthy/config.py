@@ -19,7 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    SerializeAsAny,
+    PlainSerializer,
     ValidationError,
     model_validator,
 )
@@ -27,9 +27,10 @@ from pydantic import (
 from airworthy import kinds
 from airworthy.errors import ConfigError, Problems
 from airworthy.evidence import METRICS, Metric, Task
+from airworthy.explain import explain, meant, problem
 from airworthy.gates import Gate
 from airworthy.models import Model
-from airworthy.partitions import Duration, Grain, utc
+from airworthy.partitions import Duration, Grain, parse_duration, utc
 from airworthy.sources import Source
 from airworthy.targets import Target
 
@@ -50,7 +51,7 @@ def _function(value: str) -> str:
 
 
 Moment = Annotated[datetime, AfterValidator(utc)]
-Function = Annotated[str, BeforeValidator(_function)]
+Function = Annotated[str, AfterValidator(_function)]
 Column = Annotated[str, Field(min_length=1)]
 
 
@@ -75,12 +76,17 @@ class Expectation(Strict):
     @model_validator(mode="before")
     @classmethod
     def _from_yaml(cls, value: Any) -> Any:
-        if isinstance(value, dict) and len(value) == 1:
-            ((name, kwargs),) = value.items()
-            if name not in known_expectations():
-                raise ValueError(f"{name!r} is not an expectation of the installed Great Expectations")
-            return {"type": name, "kwargs": kwargs or {}}
-        return value
+        if not isinstance(value, dict) or (len(value) != 1 and value.keys() != {"type", "kwargs"}):
+            raise problem("must be one expectation, written as `expect_...: {...}`", value)
+        if len(value) != 1:
+            return value
+        ((name, kwargs),) = value.items()
+        if name not in known_expectations():
+            rule = "must be an expectation of the installed Great Expectations"
+            raise problem(rule, name, hint=meant(str(name), known_expectations()))
+        if not isinstance(kwargs, dict):
+            raise problem("must be a mapping of keys", kwargs, loc=(name,))
+        return {"type": name, "kwargs": kwargs}
 
 
 class Checks(Strict):
@@ -108,19 +114,53 @@ class Choice(Strict):
     choice: tuple[bool | int | float | str, ...] = Field(min_length=1)
 
 
+def _range(value: Any) -> Any:
+    known: dict[str, type[Strict]] = {"int": IntRange, "float": FloatRange, "choice": Choice}
+    if isinstance(value, Strict):
+        return value
+    chosen = [name for name in known if isinstance(value, dict) and name in value]
+    if len(chosen) != 1:
+        raise problem("must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`", value)
+    found = known[chosen[0]].model_validate(value)
+    if isinstance(found, Choice):
+        return found
+    assert isinstance(found, IntRange | FloatRange)
+    low, high = found.int if isinstance(found, IntRange) else found.float
+    if low >= high:
+        raise problem("must be the lower bound, then the higher one", [low, high], loc=(chosen[0],))
+    if found.log and low <= 0:
+        raise problem("must be above 0 with `log: true`", low, loc=(chosen[0], 0))
+    return found
+
+
+Range = Annotated[IntRange | FloatRange | Choice, BeforeValidator(_range)]
+
+
 class Tune(Strict):
     """The declared search: Optuna draws from `space` until `trials` or `timeout` seconds are used up."""
 
     trials: int = Field(default=10, ge=1)
     timeout: float = Field(default=600, gt=0)
-    space: dict[str, IntRange | FloatRange | Choice] = {}
+    space: dict[str, Range] = {}
+
+
+def _window(value: Any) -> Any:
+    if value == "expanding":
+        return value
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise ValueError("must be `expanding`, or a whole number of hours, days, weeks or months") from None
+
+
+Window = Annotated[Literal["expanding"] | Duration, BeforeValidator(_window)]
 
 
 class Train(Strict):
     """When to train, on which window, judged on which out-of-time holdout."""
 
     schedule: str | None = "0 6 1 * *"
-    window: Literal["expanding"] | Duration = "expanding"
+    window: Window = "expanding"
     holdout: Duration = Field(default="1 month", validate_default=True)
     metric: Metric | None = None
     seed: int = 20130101
@@ -143,6 +183,10 @@ def _kind(family: kinds.Family) -> BeforeValidator:
     return BeforeValidator(lambda value: kinds.parse(family, value))
 
 
+# As a file writes it, so that a pipeline can be read back from what it was written to.
+_as_written = PlainSerializer(lambda kind: {kind.kind(): kind.model_dump(mode="json")}, return_type=dict[str, Any])
+
+
 def _default_gates() -> tuple[Any, ...]:
     return tuple(kinds.parse("gates", name) for name in ("beats_champion", "servable"))
 
@@ -162,17 +206,19 @@ class Pipeline(Strict):
     end: Moment | None = None
     partition: Grain = "day"
     catchup: bool = False
-    source: Annotated[SerializeAsAny[Source], _kind("sources")]
+    source: Annotated[Source, _kind("sources"), _as_written]
     time: Column
     key: tuple[Column, ...] = Field(min_length=1)
     label: Label
     checks: Checks = Checks()
     features: Function | None = None
-    model: Annotated[SerializeAsAny[Model], _kind("models")]
+    model: Annotated[Model, _kind("models"), _as_written]
     tune: Tune = Tune(trials=1)
     train: Train = Train()
-    gates: tuple[Annotated[SerializeAsAny[Gate], _kind("gates")], ...] = Field(default_factory=_default_gates)
-    target: Annotated[SerializeAsAny[Target], _kind("targets")] = Field(default_factory=_default_target)
+    gates: tuple[Annotated[Gate, _kind("gates"), _as_written], ...] = Field(
+        default_factory=_default_gates, min_length=1
+    )
+    target: Annotated[Target, _kind("targets"), _as_written] = Field(default_factory=_default_target)
     monitor: Monitor = Monitor()
 
     @property
@@ -182,17 +228,16 @@ class Pipeline(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        task = self.label.task
-        if self.metric not in METRICS[task]:
-            raise ValueError(f"train.metric must be one of {', '.join(METRICS[task])} for a {task} label")
+        known = METRICS[self.label.task]
+        rule = f"must be one of {', '.join(known)} for a {self.label.task} label"
+        if self.metric not in known:
+            raise problem(rule, self.metric, loc=("train", "metric"))
         for number, gate in enumerate(self.gates):
             judged = getattr(gate, "metric", None)
-            if judged is not None and judged not in METRICS[task]:
-                raise ValueError(f"gates[{number}].metric must be one of {', '.join(METRICS[task])} for a {task} label")
+            if judged is not None and judged not in known:
+                raise problem(rule, judged, loc=("gates", number, gate.kind(), "metric"))
         if self.end is not None and self.end <= self.start:
-            raise ValueError("end must be after start")
-        if not self.gates:
-            raise ValueError("gates must name at least one gate; leave the key out for the default set")
+            raise problem("must be after start", f"{self.end:%Y-%m-%d}", loc=("end",))
         return self
 
 
@@ -212,52 +257,43 @@ def load_pipeline(file: Path) -> Pipeline:
         Problems: The file breaks rules; every one of them is listed.
     """
     where = f"{file.parent.parent.name}/{file.parent.name}/{file.name}"
+    if not _NAME.fullmatch(file.stem) or file.suffix != ".yaml":
+        rule = "must be named in lower case letters, digits and underscores, starting with a letter, and end in .yaml"
+        raise Problems(where, [ConfigError(where, rule, file.name)])
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise Problems(where, [ConfigError(where, "must be YAML", hint=" ".join(str(error).split()))]) from None
     if not isinstance(content, dict):
         raise Problems(where, [ConfigError(where, "must be a mapping of keys", content)])
-    if not _NAME.fullmatch(file.stem):
-        rule = "must be named in lower case letters, digits and underscores, starting with a letter"
-        raise Problems(where, [ConfigError(where, rule, file.stem)])
+    written = {key: value for key, value in content.items() if value is not None}
     try:
-        return Pipeline.model_validate({**content, "name": file.stem})
+        return Pipeline.model_validate({**written, "name": file.stem})
     except ValidationError as error:
-        raise Problems(where, list(_explain(where, error))) from None
+        raise Problems(where, explain(where, error)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML, and refuses a key that is written twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is written twice", problem_mark=key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def load_all(folder: Path) -> tuple[dict[str, Pipeline], dict[str, Problems]]:
     """Returns the healthy pipelines by name, and what is wrong with the others by file stem."""
     healthy: dict[str, Pipeline] = {}
     broken: dict[str, Problems] = {}
-    for file in sorted(folder.glob("*.yaml")):
+    for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
             healthy[file.stem] = load_pipeline(file)
         except Problems as problems:
             broken[file.stem] = problems
     return healthy, broken
-
-
-def _explain(where: str, error: ValidationError) -> list[ConfigError]:
-    problems = []
-    for detail in error.errors(include_url=False):
-        place = ""
-        for part in detail["loc"]:
-            if isinstance(part, int):
-                place += f"[{part}]"
-            elif part.startswith("function-") or part in _UNION_BRANCHES:
-                continue  # pydantic's names for branches of a union; no key of the file
-            else:
-                place += f".{part}" if place else str(part)
-        rule = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        if detail["type"] == "missing":
-            problems.append(ConfigError(f"{where}: {place}", "is required"))
-        elif detail["type"] == "extra_forbidden":
-            problems.append(ConfigError(f"{where}: {place}", "is not a known key", hint="Check the spelling"))
-        else:
-            problems.append(ConfigError(f"{where}: {place}".rstrip(": "), rule, detail["input"]))
-    return problems
-
-
-_UNION_BRANCHES = frozenset({"IntRange", "FloatRange", "Choice"})

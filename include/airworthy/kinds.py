@@ -11,7 +11,9 @@ import importlib
 import pkgutil
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from airworthy.explain import below, meant, problem
 
 Family = Literal["sources", "models", "gates", "targets"]
 
@@ -41,8 +43,8 @@ def find(family: Family, name: str) -> type[Kind]:
     if name not in names(family):
         raise KeyError(name)
     module = importlib.import_module(f"airworthy.{family}.{name}")
-    found = getattr(module, "".join(part.capitalize() for part in name.split("_")))
-    assert issubclass(found, Kind), f"{module.__name__}: the class must derive from {family}' base class"
+    found: type[Kind] = getattr(module, "".join(part.capitalize() for part in name.split("_")))
+    assert issubclass(found, Kind), f"{module.__name__}: the class must derive from the base class of {family}"
     return found
 
 
@@ -50,19 +52,23 @@ def parse(family: Family, declared: Any) -> Kind:
     """Returns the kind that a one-key mapping such as `{metric_floor: {floor: 0.7}}` declares.
 
     Raises:
-        ValueError: It is not a one-key mapping, or no such kind exists.
-        pydantic.ValidationError: The kind's own fields break a rule.
+        pydantic.ValidationError: It is not a one-key mapping, no such kind exists, or its fields break a rule.
     """
     if isinstance(declared, Kind):
         return declared
     if isinstance(declared, str):
         declared = {declared: {}}
-    known = ", ".join(names(family))
+    known = names(family)
     if not isinstance(declared, dict) or len(declared) != 1:
-        raise ValueError(f"must be one of {known}, written as `kind: {{...}}`")
+        raise problem(f"must be one of {', '.join(known)}, written as `{known[0]}: {{...}}`", declared)
     ((name, fields),) = declared.items()
+    if name not in known:
+        raise problem(f"must be one of {', '.join(known)}", name, hint=meant(str(name), known))
     try:
         kind = find(family, name)
-    except KeyError:
-        raise ValueError(f"must be one of {known}") from None
-    return kind.model_validate(fields or {})
+    except Exception as error:  # a broken module must not take the pipelines down that do not use it
+        raise problem(f"is a kind whose module cannot be imported: {error}", name, loc=(name,)) from error
+    try:
+        return kind.model_validate({} if fields is None else fields)
+    except ValidationError as error:
+        raise below(name, error) from None

@@ -76,7 +76,12 @@ def utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _parse_duration(value: Any) -> relativedelta:
+def parse_duration(value: Any) -> relativedelta:
+    """Returns the time span that a text such as `28 days` or `1 month` names.
+
+    Raises:
+        ValueError: It does not name one.
+    """
     if isinstance(value, relativedelta):
         return value
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
@@ -86,7 +91,11 @@ def _parse_duration(value: Any) -> relativedelta:
 
 
 def _write_duration(value: relativedelta) -> str:
-    for unit, amount in (("month", value.months + 12 * value.years), ("day", value.days), ("hour", value.hours)):
+    for unit, amount in (
+        ("month", value.months + 12 * value.years),
+        ("hour", value.hours and value.hours + 24 * value.days),  # relativedelta turns 36 hours into 1 day and 12 hours
+        ("day", value.days),
+    ):
         if amount:
             return f"{amount} {unit}s"
     return "0 days"
@@ -94,7 +103,7 @@ def _write_duration(value: relativedelta) -> str:
 
 Duration = Annotated[
     relativedelta,
-    PlainValidator(_parse_duration),
+    PlainValidator(parse_duration),
     PlainSerializer(_write_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["1 month", "28 days"]}),
 ]

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from airworthy.errors import ConfigError, Problems
+from airworthy.explain import explain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,8 +67,7 @@ def load_profile(environment: Mapping[str, str] | None = None) -> Profile:
     try:
         return Profile.model_validate({key: _expand(f"{where}: {key}", value, env) for key, value in content.items()})
     except ValidationError as error:
-        problems = [ConfigError(f"{where}: {'.'.join(map(str, d['loc']))}", d["msg"]) for d in error.errors()]
-        raise Problems(where, problems) from None
+        raise Problems(where, explain(where, error)) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
