@@ -159,17 +159,7 @@ class Registry:
             client.finalize_logged_model(model.model_id, "READY")
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
             self._log_numbers(run, model.model_id, params, training)
-            challenger = Challenger(
-                pipeline=contract.pipeline,
-                run_id=run_id,
-                model_id=model.model_id,
-                digest=training.digest,
-                as_of=contract.as_of,
-                training_key=training.training_key,
-                features=training.features,
-                holdout=contract.holdout,
-                metrics=training.metrics,
-            )
+            challenger = _challenger(training, run_id, model.model_id)
             client.log_text(run_id, _table(training.trials), "trials.json")
             client.log_text(run_id, json.dumps(environment(), indent=1), "environment.json")
             client.log_text(run_id, challenger.model_dump_json(indent=1), _CHALLENGER)
@@ -382,6 +372,20 @@ def _run_tags(training: Training) -> dict[str, str]:
         "mlflow.loggedArtifacts": json.dumps([{"path": "trials.json", "type": "table"}]),
         **training.tags,
     }
+
+
+def _challenger(training: Training, run_id: str, model_id: str) -> Challenger:
+    return Challenger(
+        pipeline=training.contract.pipeline,
+        run_id=run_id,
+        model_id=model_id,
+        digest=training.digest,
+        as_of=training.contract.as_of,
+        training_key=training.training_key,
+        features=training.features,
+        holdout=training.contract.holdout,
+        metrics=training.metrics,
+    )
 
 
 def _interval(interval: tuple[datetime, datetime]) -> str:

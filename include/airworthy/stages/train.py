@@ -18,6 +18,8 @@ import pandas as pd
 from airworthy.config import Pipeline
 from airworthy.encoding import (
     Encoder,
+    Feature,
+    Input,
     align_classes,
     class_names,
     describe_features,
@@ -116,13 +118,31 @@ def _train(
     log.info("Fitted on the whole window in %.1f s", time.perf_counter() - started)
     metrics = _measure(pipeline, data.holdout, encode, fitted, classes)
     requests, asked = _requests(pipeline, data, store)
-    contract = Contract(
+    contract = _contract(pipeline, as_of, data, classes, features, describe_inputs(requests), best)
+    answers = fitted.predict(encode(asked).values)
+    reference = _reference(columns, encode, fitted, classes, seed)
+    digest = write_model(folder, contract, fitted, requests, answers, reference)
+    return Training(
+        contract, folder, digest, key, data.features, store.uri(FEATURES), metrics, pipeline.metric, trials, tags
+    )
+
+
+def _contract(
+    pipeline: Pipeline,
+    as_of: datetime,
+    data: TrainingData,
+    classes: tuple[str, ...],
+    features: tuple[Feature, ...],
+    inputs: tuple[Input, ...],
+    best: Mapping[str, Any],
+) -> Contract:
+    return Contract(
         pipeline=pipeline.name,
         kind=pipeline.model.kind(),
         file=pipeline.model.file,
         task=pipeline.label.task,
         classes=classes,
-        inputs=describe_inputs(requests),
+        inputs=inputs,
         features=features,
         features_function=pipeline.features,
         features_digest=features_digest(pipeline),
@@ -130,13 +150,7 @@ def _train(
         holdout=data.holdout_interval,
         window=data.window_interval,
         params={**pipeline.model.params, **best},
-        seed=seed,
-    )
-    answers = fitted.predict(encode(asked).values)
-    reference = _reference(columns, encode, fitted, classes, seed)
-    digest = write_model(folder, contract, fitted, requests, answers, reference)
-    return Training(
-        contract, folder, digest, key, data.features, store.uri(FEATURES), metrics, pipeline.metric, trials, tags
+        seed=pipeline.train.seed,
     )
 
 

@@ -11,7 +11,7 @@ import optuna
 
 from airworthy.config import Choice, FloatRange, IntRange, Pipeline
 from airworthy.errors import TrainError
-from airworthy.evidence import LOWER_IS_BETTER
+from airworthy.evidence import LOWER_IS_BETTER, Metric
 from airworthy.metrics import score
 from airworthy.models import Matrix
 
@@ -61,11 +61,15 @@ def search(
         log.info("trial %d of %d: %s %.4f in %.1f s (%s)", trial.number + 1, tune.trials, metric, value, seconds, drawn)
         return value
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction: Literal["minimize", "maximize"] = "minimize" if metric in LOWER_IS_BETTER else "maximize"
-    study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=seed))
+    study = _study(metric, seed)
     study.optimize(objective, n_trials=tune.trials, timeout=tune.timeout)
     return dict(study.best_params), trials
+
+
+def _study(metric: Metric, seed: int) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the trials are logged here, with what a person wants to see
+    direction: Literal["minimize", "maximize"] = "minimize" if metric in LOWER_IS_BETTER else "maximize"
+    return optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=seed))
 
 
 def _draw(trial: optuna.Trial, name: str, choice: IntRange | FloatRange | Choice) -> Any:
