@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -50,7 +51,11 @@ def _function(value: str) -> str:
     return value
 
 
-Moment = Annotated[datetime, AfterValidator(utc)]
+Moment = Annotated[
+    datetime,
+    AfterValidator(utc),
+    WithJsonSchema({"type": "string", "examples": ["2013-01-31", "2013-01-31T06:00:00Z"]}),
+]
 Function = Annotated[str, AfterValidator(_function)]
 Column = Annotated[str, Field(min_length=1)]
 

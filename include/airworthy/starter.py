@@ -1,0 +1,206 @@
+"""Writes the two files of a new pipeline, which run as they are on generated data."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from string import Template
+
+from airworthy.errors import ConfigError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+_DAYS = 60
+
+
+def write_starter(name: str, root: Path, today: datetime | None = None) -> tuple[Path, Path]:
+    """Leaves `config/pipelines/<name>.yaml` and `include/pipelines/<name>.py` under `root`, and returns both.
+
+    Args:
+        name: The new pipeline's name.
+        root: The repository.
+        today: Its first partition is 60 days before. Default: now.
+
+    Raises:
+        ConfigError: The name is not one a pipeline can have, or one of the files exists.
+    """
+    if not _NAME.fullmatch(name):
+        rule = "must be lower case letters, digits and underscores, starting with a letter, at most 50"
+        raise ConfigError("NAME", rule, name, "Try `make pipeline NAME=late_parcels`")
+    declaration, module = root / "config" / "pipelines" / f"{name}.yaml", root / "include" / "pipelines" / f"{name}.py"
+    for file in (declaration, module):
+        if file.exists():
+            raise ConfigError(str(file.relative_to(root)), "must not exist yet", hint="Choose another NAME")
+    start = (today or datetime.now(UTC)) - timedelta(days=_DAYS)
+    for file, template in ((module, _MODULE), (declaration, _DECLARATION)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(Template(template).substitute(name=name, start=f"{start:%Y-%m-%d}"))
+    return declaration, module
+
+
+_DECLARATION = """\
+# yaml-language-server: $$schema=../pipeline.schema.json
+#
+# The pipeline `$name`: what its data is, what it must satisfy, what is learnt from it, and what a new model
+# must prove before it answers. The rows come from include/pipelines/$name.py. It runs as it is; replace
+# the generated parcels by your own data, and every choice below by yours.
+
+# Shown in Airflow, beside each of its three DAGs: $name.ingest, $name.train and $name.monitor.
+description: Will a parcel be delivered late?
+owner: airworthy
+tags: [starter]
+
+# Event time is cut into partitions, in UTC: hour, day, week (from Monday) or month. `end: 2027-01-01` would
+# stop the schedule. With `catchup: true` Airflow fills in all partitions since `start` by itself; without,
+# you say when: Airflow's Backfill button.
+start: $start
+partition: day
+catchup: false
+
+# Where raw rows come from. Either a function `extract(start, end)` that returns a pandas DataFrame ...
+source:
+  python: {function: "pipelines.$name:extract"}
+# ... or files, one or several per partition:
+#   files: {glob: "data/$name/{partition}.parquet"}
+
+# The columns with each row's event time, with what identifies a row, and with what to predict.
+time: dispatched_at
+key: [parcel_id]
+label:
+  column: late
+  task: binary           # binary, multiclass or regression
+  matures_after: 2 days  # how long after the event the label is known; younger rows are not trained on
+
+# Expectations of Great Expectations, under their own names. Rows that fail one about single rows go to the
+# table `quarantine`; if more than `allowed_bad_share` do, or one about the table or a column fails, the
+# partition is blocked. That there are rows and that the key is unique is always checked.
+checks:
+  allowed_bad_share: 0.02
+  expectations:
+    - expect_table_row_count_to_be_between: {min_value: 100, max_value: 2000}
+    - expect_column_values_to_be_in_set: {column: service, value_set: [standard, express, bulky]}
+    - expect_column_values_to_be_between: {column: weight_kg, min_value: 0, max_value: 40}
+    - expect_column_values_to_be_between: {column: distance_km, min_value: 0, max_value: 500}
+    - expect_column_values_to_not_be_null: {column: late}
+    - expect_column_mean_to_be_between: {column: late, min_value: 0.02, max_value: 0.8}
+
+# Raw rows in, features out; the same function is called in training and for live requests. Without this key
+# every column but key, time and label is a feature.
+features: pipelines.$name:features
+
+# What is trained. `params` are the library's own; or, for any estimator of scikit-learn:
+#   sklearn: {estimator: sklearn.ensemble.HistGradientBoostingClassifier, params: {max_iter: 100}}
+model:
+  xgboost: {params: {n_estimators: 80}}
+
+# Optuna draws from `space` (int, float or choice; `log: true` draws by order of magnitude) until `trials` or
+# `timeout` seconds are used up. Without `space` nothing is tuned.
+tune:
+  trials: 5
+  timeout: 600
+  space:
+    max_depth: {int: [2, 5]}
+    learning_rate: {float: [0.03, 0.3], log: true}
+
+# When to train (cron, in UTC; null for never by itself), on how much of the past, and on which last stretch
+# of time a model is judged without having seen it.
+train:
+  schedule: "0 6 * * 1"
+  window: expanding      # or a span such as 90 days
+  holdout: 7 days
+  metric: roc_auc        # what tuning optimises; null for the task's usual one
+  seed: 20130101
+  threads: 1
+
+# What a challenger must prove. A gate that fails keeps it from being deployed, unless it says
+# `on_fail: warn`.
+gates:
+  - metric_floor: {metric: roc_auc, floor: 0.65}                     # good enough by itself
+  - beats_champion: {metric: roc_auc, margin: 0.0, confidence: 0.9}  # surely better than what answers now
+  - servable: {}                                                     # the saved files answer as the model did
+
+# Where the champion answers, and how many seconds it has to go live before it is rolled back.
+target:
+  serving: {timeout: 60}
+
+# When a scored partition asks for a retrain. Distances are Evidently's: normed Wasserstein for numbers,
+# Jensen-Shannon for categories. `floor` is the least value of the metric that is good enough.
+monitor:
+  column_drift: 0.2
+  prediction_drift: 0.3
+  floor: 0.6
+  retrain_on: [prediction_drift, performance]
+"""
+
+_MODULE = '''\
+"""The rows and features of the pipeline `$name`: parcels, generated.
+
+Replace both functions by your own. Everything else is declared in config/pipelines/$name.yaml.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+PARCELS_PER_DAY = 400
+
+
+def extract(start: datetime, end: datetime) -> pd.DataFrame:
+    """Returns the parcels dispatched in `[start, end)`, in UTC.
+
+    The same interval must always give the same rows: a partition may be asked for again.
+    """
+    first = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    days = [first + timedelta(days=number) for number in range((end - first).days + 1)]
+    parcels = pd.concat([_parcels(day) for day in days], ignore_index=True)
+    return parcels[(parcels["dispatched_at"] >= start) & (parcels["dispatched_at"] < end)]
+
+
+def features(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns what is known when a parcel leaves, one row per raw row, as numbers, bools and strings.
+
+    `frame` has the raw columns but the label. Look only at the row itself: a live request is one row.
+    """
+    return pd.DataFrame(
+        {
+            "service": frame["service"],
+            "depot": frame["depot"],
+            "weight_kg": frame["weight_kg"],
+            "distance_km": frame["distance_km"],
+            "rain_mm": frame["rain_mm"],
+            "hour": frame["dispatched_at"].dt.hour,
+            "is_weekend": frame["dispatched_at"].dt.dayofweek >= 5,
+        }
+    )
+
+
+def _parcels(day: datetime) -> pd.DataFrame:
+    """Returns one day's parcels; the date is the seed."""
+    random = np.random.default_rng(day.toordinal())
+    count = PARCELS_PER_DAY
+    hour = np.sort(random.uniform(6, 20, count))
+    frame = pd.DataFrame(
+        {
+            "parcel_id": [f"{day:%Y%m%d}-{number:04d}" for number in range(count)],
+            "dispatched_at": pd.Timestamp(day) + pd.to_timedelta((hour * 3600).astype(int), unit="s"),
+            "depot": random.choice(["north", "south", "harbour"], count, p=[0.5, 0.3, 0.2]),
+            "service": random.choice(["standard", "express", "bulky"], count, p=[0.6, 0.3, 0.1]),
+            "weight_kg": random.gamma(2.0, 2.0, count).clip(0.1, 35).round(2),
+            "distance_km": random.gamma(2.0, 30.0, count).clip(1, 450).round(1),
+            "rain_mm": max(0.0, random.normal(1.0, 3.0)),
+        }
+    )
+    burden = (
+        0.02 * frame["distance_km"]
+        + 0.15 * frame["rain_mm"]
+        + 0.1 * (hour - 13).clip(0)
+        + frame["service"].map({"standard": 0.0, "express": -1.2, "bulky": 0.9})
+        + frame["depot"].map({"north": 0.0, "south": 0.2, "harbour": 0.8})
+    )
+    late = random.random(count) < 1 / (1 + np.exp(2.6 - burden))
+    return frame.assign(late=late.astype("int64"))
+'''
