@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from airworthy.errors import AirworthyError, DataError
+from airworthy.errors import AirworthyError, DataError, Problems
 from airworthy.serving.champion import Champion, Champions
 from airworthy.serving.counters import CONTENT_TYPE, Counters
 from airworthy.serving.rows import read_rows
@@ -83,7 +83,7 @@ def _answer(champions: Champions, counters: Counters, name: str, body: bytes, co
     except Refused as refused:
         name = name if name in champions.pipelines() else ""  # a label per made-up name would grow without bound
         response = JSONResponse({"detail": str(refused)}, refused.status)
-    except DataError as error:
+    except (DataError, Problems) as error:
         response = JSONResponse({"detail": str(error)}, 400)
     except AirworthyError as error:
         log.exception("%s", name)
@@ -114,6 +114,7 @@ def _champion(champions: Champions, name: str) -> Champion:
 def _predict(champion: Champion, body: bytes, content_type: str, counters: Counters) -> JSONResponse:
     entry, model = champion.entry, champion.model
     rows = read_rows(body, content_type)
+    rows = rows.assign(**dict.fromkeys(champion.optional - set(rows.columns)))
     predictions = _as_json(model.predict_raw(rows), model.contract.classes)
     counters.add("airworthy_rows", len(rows), pipeline=entry.pipeline, version=entry.version)
     return JSONResponse(
@@ -138,7 +139,10 @@ def _detail(champions: Champions, name: str) -> dict[str, Any]:
     detail: dict[str, Any] = {"version": None, "refused": None}
     if champion:
         fields = champion.entry.model_dump(mode="json", include={"version", "sequence", "model_id", "digest", "as_of"})
-        inputs = [column.model_dump() for column in champion.model.contract.inputs]
+        inputs = [
+            {**column.model_dump(), "required": column.name not in champion.optional}
+            for column in champion.model.contract.inputs
+        ]
         detail |= {**fields, "since": champion.since.isoformat(), "inputs": inputs}
     if refusal:
         refused = refusal.entry.model_dump(mode="json", include={"version", "sequence"})

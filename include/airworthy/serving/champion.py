@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from airworthy.config import load_pipeline
+from airworthy.config import Pipeline, load_pipeline
 from airworthy.errors import AirworthyError, ServiceError
 from airworthy.ledger import Entry, Ledger
-from airworthy.model_files import LoadedModel, digest_of, load_model
+from airworthy.model_files import REQUESTS, LoadedModel, digest_of, load_model
+from airworthy.pages import write_whole
 from airworthy.profile import Profile, pipelines_dir
 from airworthy.registry import Registry
 from airworthy.serving.check import check_in_fresh_process, require_same_answers
+from airworthy.serving.feature_code import with_own_feature_code
 
 LONGEST_PAUSE = 30.0
 
@@ -30,10 +33,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Champion:
-    """A loaded model and the ledger entry that made it champion; never changed, only replaced."""
+    """A loaded model and the ledger entry that made it champion; never changed, only replaced.
+
+    Attributes:
+        optional: The key columns a request may leave out, because no prediction depends on them.
+    """
 
     entry: Entry
     model: LoadedModel
+    optional: frozenset[str]
     since: datetime
 
 
@@ -150,7 +158,6 @@ class Champions:
             log.exception("%s: version %s", entry.pipeline, entry.version)
             refusal = Refusal(entry, f"{type(error).__name__}: {error}", True, attempts)
         else:
-            self._refused.pop(entry.pipeline, None)
             return
         self._refused[entry.pipeline] = refusal
         log.warning("%s: version %s is not live: %s", entry.pipeline, entry.version, refusal.reason)
@@ -158,17 +165,19 @@ class Champions:
     def _go_live(self, entry: Entry) -> None:
         live = self._live.get(entry.pipeline)
         if live and live.entry.digest == entry.digest:
-            champion = Champion(entry, live.model, live.since)
+            champion = replace(live, entry=entry)
         else:
-            champion = self._load(entry, self._fetch(entry))
+            pipeline = load_pipeline(pipelines_dir() / f"{entry.pipeline}.yaml")
+            champion = _load(entry, self._fetch(entry, pipeline), pipeline)
             if live:
                 self._previous[entry.pipeline] = live.entry.digest
+        self._refused.pop(entry.pipeline, None)
         self._live[entry.pipeline] = champion
         log.info("%s: version %s is live", entry.pipeline, entry.version)
         self._remember(entry)
         self._prune(entry)
 
-    def _fetch(self, entry: Entry) -> Path:
+    def _fetch(self, entry: Entry, pipeline: Pipeline) -> Path:
         """Returns the folder with the entry's files, proven in a fresh process."""
         folder = self._folder / entry.pipeline / entry.digest
         if folder.exists() and digest_of(folder) == entry.digest:
@@ -177,15 +186,9 @@ class Champions:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder.parent) as incoming:
             files = self._registry.download(entry.model_id, Path(incoming) / "model")
-            require_same_answers(entry.pipeline, check_in_fresh_process(files, entry.digest, entry.pipeline))
+            require_same_answers(pipeline, check_in_fresh_process(files, entry.digest, pipeline.name))
             files.rename(folder)
         return folder
-
-    def _load(self, entry: Entry, folder: Path) -> Champion:
-        pipeline = load_pipeline(pipelines_dir() / f"{entry.pipeline}.yaml")
-        model = load_model(folder, digest=entry.digest, pipeline=pipeline)
-        require_same_answers(entry.pipeline, model.replay())  # also warms what the first request would wait for
-        return Champion(entry, model, datetime.now(UTC))
 
     def _withdraw(self, pipeline: str) -> None:
         self._refused.pop(pipeline, None)
@@ -197,11 +200,8 @@ class Champions:
         return self._folder / pipeline / "champion.json"
 
     def _remember(self, entry: Entry) -> None:
-        file = self._memory(entry.pipeline)
         remembered = Remembered(champion=entry, previous=self._previous.get(entry.pipeline))
-        temporary = file.with_suffix(".new")
-        temporary.write_text(remembered.model_dump_json(indent=1))
-        os.replace(temporary, file)
+        write_whole(self._memory(entry.pipeline), remembered.model_dump_json(indent=1))
 
     def _remembered(self) -> Iterator[Remembered]:
         for file in sorted(self._folder.glob("*/champion.json")):
@@ -217,7 +217,8 @@ class Champions:
             self._previous[entry.pipeline] = remembered.previous
             folder = self._folder / entry.pipeline / entry.digest
             try:
-                self._live[entry.pipeline] = self._load(entry, folder)
+                pipeline = load_pipeline(pipelines_dir() / f"{entry.pipeline}.yaml")
+                self._live[entry.pipeline] = _load(entry, folder, pipeline)
             except Exception as error:  # the ledger's champion is fetched anew in the next moment
                 log.warning("%s: version %s could not be restored: %s", entry.pipeline, entry.version, error)
             else:
@@ -228,3 +229,20 @@ class Champions:
         for path in (self._folder / entry.pipeline).iterdir():
             if path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _load(entry: Entry, folder: Path, pipeline: Pipeline) -> Champion:
+    model = load_model(folder, digest=entry.digest, pipeline=with_own_feature_code(pipeline))
+    require_same_answers(pipeline, model.replay())  # also warms what the first request would wait for
+    optional = frozenset(column for column in pipeline.key if _is_optional(model, column))
+    return Champion(entry, model, optional, datetime.now(UTC))
+
+
+def _is_optional(model: LoadedModel, column: str) -> bool:
+    """Returns whether the recorded requests are answered the same without a value in this column."""
+    recorded = json.loads((model.folder / REQUESTS).read_text(encoding="utf-8"))
+    requests = pd.DataFrame(recorded["data"], columns=recorded["columns"])
+    try:
+        return bool((model.predict_raw(requests.assign(**{column: None})) == model.predict_raw(requests)).all())
+    except AirworthyError:
+        return False

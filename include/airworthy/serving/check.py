@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from airworthy.config import load_pipeline
+from airworthy.config import Pipeline, load_pipeline
 from airworthy.errors import AirworthyError, ModelError
 from airworthy.evidence import Servable
+from airworthy.gates.servable import Servable as ServableGate
 from airworthy.profile import pipelines_dir
 
 TIMEOUT = 120.0
-TOLERANCE = 1e-6
 
 
 def check_in_fresh_process(folder: Path, digest: str, pipeline: str, timeout: float = TIMEOUT) -> Servable:
@@ -41,16 +41,17 @@ def check_in_fresh_process(folder: Path, digest: str, pipeline: str, timeout: fl
     return Servable(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def require_same_answers(pipeline: str, servable: Servable) -> None:
-    """Returns if the recorded requests were answered as in training.
+def require_same_answers(pipeline: Pipeline, servable: Servable) -> None:
+    """Returns if the recorded requests were answered as in training, within what the pipeline's own gate allows.
 
     Raises:
-        ModelError: An answer differs by more than `TOLERANCE`.
+        ModelError: An answer differs by more.
     """
-    if servable.largest_difference > TOLERANCE:
-        rule = f"must answer the recorded requests as in training, within {TOLERANCE:g}"
+    allowed = next((gate for gate in pipeline.gates if isinstance(gate, ServableGate)), ServableGate()).tolerance
+    if servable.largest_difference > allowed:
+        rule = f"must answer the recorded requests as in training, within {allowed:g}"
         hint = "A feature's code or a library changed since; train again"
-        raise ModelError(f"{pipeline}: model files", rule, servable.largest_difference, hint)
+        raise ModelError(f"{pipeline.name}: model files", rule, servable.largest_difference, hint)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -87,7 +87,7 @@ def deploy(
             evidence=digest_of_verdicts(verdicts),
         )
     try:
-        endpoint = pipeline.target.wait_until_live(entry)
+        endpoint = pipeline.target.wait_until_live(entry, profile)
     except ServiceError as error:
         if completed:  # it answered before, so the target is down and the version is not to blame
             raise
@@ -105,8 +105,8 @@ def deploy(
 
 
 def digest_of_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """Returns the SHA-256 under which the ledger names the verdicts a promotion rests on."""
-    return hashlib.sha256(TypeAdapter(list[Verdict]).dump_json(list(verdicts))).hexdigest()
+    """Returns the SHA-256 under which the ledger names the verdicts: that of the run's `verdicts.json`."""
+    return hashlib.sha256(TypeAdapter(list[Verdict]).dump_json(list(verdicts), indent=1)).hexdigest()
 
 
 def _reason_to_keep(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +15,13 @@ import pandas as pd
 
 from airworthy.config import Moment, Pipeline, Strict
 from airworthy.drift import ColumnDrift, Kind, measure
-from airworthy.encoding import encode_label
+from airworthy.encoding import align_classes, encode_label, extend_classes
 from airworthy.errors import AirworthyError, DataError, TrainError
 from airworthy.evidence import LOWER_IS_BETTER, METRICS
 from airworthy.ledger import Entry, Ledger
 from airworthy.metrics import score as measure_metric
 from airworthy.model_files import REFERENCE, LoadedModel, load_model
-from airworthy.pages import Section, write_page
+from airworthy.pages import Section, write_page, write_whole
 from airworthy.partitions import Partition
 from airworthy.profile import Profile
 from airworthy.registry import Registry
@@ -253,9 +252,10 @@ def _aligned(pipeline: Pipeline, current: pd.DataFrame, scored: pd.DataFrame) ->
 
 def _metrics(pipeline: Pipeline, classes: tuple[str, ...], judged: pd.DataFrame) -> dict[str, float]:
     task = pipeline.label.task
-    label = encode_label(task, classes, judged[pipeline.label.column])
+    every = extend_classes(task, classes, judged[pipeline.label.column])
+    label = encode_label(task, every, judged[pipeline.label.column])
     columns = [f"p_{name}" for name in classes] if task == "multiclass" else PREDICTION
-    prediction = judged[columns].to_numpy()
+    prediction = align_classes(judged[columns].to_numpy(), classes, every)
     measured: dict[str, float] = {}
     for metric in METRICS[task]:
         try:
@@ -277,14 +277,13 @@ def _describe(column: ColumnDrift) -> str:
 
 def _write_reports(found: Drift, snapshot: Any, reports_dir: Path) -> None:
     page = reports_dir / found.page
-    page.parent.mkdir(parents=True, exist_ok=True)
-    _replace(page.with_suffix(".json"), found.model_dump_json(indent=1))
+    write_whole(page.with_suffix(".json"), found.model_dump_json(indent=1))
     drifted = [column.column for column in found.drifted]
     summary = f"{found.rows} rows scored by version {found.version}, against what that version was trained on. "
     summary += f"Drifted: {', '.join(drifted)}." if drifted else "No column has drifted."
     if PREDICTION in drifted and snapshot is not None:
         whole = page.with_name(f"{page.stem}.evidently.html")
-        _replace(whole, snapshot.get_html_str(as_iframe=False))
+        write_whole(whole, snapshot.get_html_str(as_iframe=False))
         summary += f" Evidently's own report is beside this page: {whole.name}."
     rows = [_row(column) for column in sorted(found.columns, key=lambda column: (not column.drifted, column.column))]
     heading = ("column", "kind", "distance", "threshold", "missing", "missing in training", "drifted")
@@ -297,9 +296,3 @@ def _row(column: ColumnDrift) -> tuple[str, ...]:
     shares = f"{column.missing:.1%}", f"{column.reference_missing:.1%}"
     verdict = ("yes: " + column.note if column.note else "yes") if column.drifted else "no"
     return column.column, column.kind, score, f"{column.threshold:g}", *shares, verdict
-
-
-def _replace(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)

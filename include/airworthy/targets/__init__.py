@@ -11,6 +11,7 @@ from airworthy.kinds import Kind
 
 if TYPE_CHECKING:
     from airworthy.ledger import Entry
+    from airworthy.profile import Profile
 
 
 class Target(Kind):
@@ -23,7 +24,7 @@ class Target(Kind):
     timeout: float = Field(default=60, gt=0)
 
     @abstractmethod
-    def wait_until_live(self, entry: Entry) -> str:
+    def wait_until_live(self, entry: Entry, profile: Profile) -> str:
         """Returns the endpoint's URL once it answers with the version that a ledger entry made champion.
 
         Raises:

@@ -9,11 +9,11 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from airworthy.errors import ServiceError
-from airworthy.profile import load_profile
 from airworthy.targets import Target
 
 if TYPE_CHECKING:
     from airworthy.ledger import Entry
+    from airworthy.profile import Profile
 
 POLL = 0.1
 
@@ -21,8 +21,8 @@ POLL = 0.1
 class Serving(Target):
     """`python -m airworthy.serving`, which follows the ledger's champion by itself."""
 
-    def wait_until_live(self, entry: Entry) -> str:
-        url = load_profile().serving_url.rstrip("/")
+    def wait_until_live(self, entry: Entry, profile: Profile) -> str:
+        url = profile.serving_url.rstrip("/")
         deadline = time.monotonic() + self.timeout
         while True:
             state, trouble = _state(url, entry.pipeline)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import hashlib
+import re
+
+import pytest
+from airworthy.config import Pipeline
+from airworthy.errors import ConflictError, ServiceError
+from airworthy.evidence import Servable
+from airworthy.ledger import Ledger
+from airworthy.profile import Profile
+from airworthy.registry import Challenger, Registry
+from airworthy.stages.deploy import Release, deploy
+from airworthy.stages.evaluate import Evaluation, evaluate, judge
+from airworthy.verdict import Verdict
+from mlflow import MlflowClient
+from serving_process import APRIL, DEEPER, MARCH, Server, corrupt, promote, recorded, serving, trained
+from toy_pipeline import Toy
+
+PASSED = [Verdict(gate="servable", status="passed", reason="it answers")]
+DOWN = {"serving": {"timeout": 0.1}}
+
+
+@pytest.fixture
+def pipeline(toy: Toy) -> Pipeline:
+    Ledger(toy.profile.ledger_url).create()
+    pipeline = toy.pipeline()
+    toy.fill(pipeline, toy.rows())
+    return pipeline
+
+
+def judged_against(champion: str | None) -> Evaluation:
+    servable = Servable(requests=50, largest_difference=0.0, seconds=0.1)
+    return Evaluation(
+        run_id="r", champion=champion, challenger_metrics={}, champion_metrics=None, servable=servable, evidence=""
+    )
+
+
+def profile_of(toy: Toy, server: Server) -> Profile:
+    return toy.profile.model_copy(update={"serving_url": server.url})
+
+
+def versions(toy: Toy) -> list[str]:
+    found = MlflowClient(toy.mlflow_uri).search_model_versions(f"name = '{toy.name}'")
+    return sorted(version.version for version in found)
+
+
+def test_a_challenger_that_passed_is_promoted_live_and_on_record_once(toy: Toy, pipeline: Pipeline) -> None:
+    challenger = trained(toy, pipeline)
+    evaluation = evaluate(pipeline, challenger, None, toy.profile)
+    verdicts = judge(pipeline, challenger, evaluation, toy.profile)
+    ledger, registry = Ledger(toy.profile.ledger_url), Registry(toy.profile)
+    with serving(toy) as server:
+        profile = profile_of(toy, server)
+        release = deploy(pipeline, challenger, evaluation, verdicts, profile, "run 1")
+        answer = server.post({"instances": [dict.fromkeys(recorded(toy, challenger)["columns"])]})
+        again = deploy(pipeline, challenger, evaluation, verdicts, profile, "run 2")
+    endpoint = f"{server.url}/invocations?pipeline={toy.name}"
+    expected = Release(pipeline=toy.name, version="1", action="promoted", reason=release.reason, endpoint=endpoint)
+    assert release == again == expected
+    assert Release.model_validate(release.model_dump(mode="json")) == release
+    assert (answer.status, answer.body["model_version"]) == (200, "1")
+    (entry,) = ledger.entries(toy.name)
+    assert (entry.actor, entry.as_of, entry.digest) == ("run 1", challenger.as_of, challenger.digest)
+    stored = registry.load_artifact(challenger.run_id, "verdicts.json")
+    assert stored is not None and entry.evidence == hashlib.sha256(stored).hexdigest()
+    assert registry.alias(toy.name, "champion") == "1"
+    assert versions(toy) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "reason"),
+    [
+        ([], "no gate has judged the challenger"),
+        ([*PASSED, Verdict(gate="metric_floor", status="failed", reason="0.6 < 0.7")], "metric_floor: 0.6 < 0.7"),
+        ([Verdict(gate="servable", status="error", reason="crashed", on_fail="warn")], "servable: crashed"),
+    ],
+)
+def test_what_did_not_pass_is_not_even_registered(
+    toy: Toy, pipeline: Pipeline, verdicts: list[Verdict], reason: str
+) -> None:
+    release = deploy(pipeline, trained(toy, pipeline), judged_against(None), verdicts, toy.profile, "test")
+    assert (release.action, release.version, release.reason) == ("refused", "", reason)
+    assert versions(toy) == Ledger(toy.profile.ledger_url).entries(toy.name) == []
+
+
+def test_a_failed_gate_that_only_warns_does_not_block(toy: Toy, pipeline: Pipeline) -> None:
+    warned = [Verdict(gate="metric_floor", status="failed", reason="0.6 < 0.7", on_fail="warn")]
+    with serving(toy) as server:
+        release = deploy(
+            pipeline, trained(toy, pipeline), judged_against(None), warned, profile_of(toy, server), "test"
+        )
+    assert release.action == "promoted"
+
+
+def test_a_challenger_older_than_the_champion_does_not_replace_it(toy: Toy, pipeline: Pipeline) -> None:
+    champion = promote(toy, trained(toy, pipeline, APRIL))
+    release = deploy(
+        pipeline, trained(toy, pipeline, MARCH), judged_against(champion.version), PASSED, toy.profile, "test"
+    )
+    assert (release.action, release.version) == ("kept", champion.version)
+    assert release.reason == (
+        "version 1 was trained as of 2013-04-08 00:00, later than the challenger's 2013-04-01 00:00"
+    )
+    assert Ledger(toy.profile.ledger_url).entries(toy.name) == [champion]
+
+
+def test_judging_the_champion_again_changes_nothing(toy: Toy, pipeline: Pipeline) -> None:
+    challenger = trained(toy, pipeline)
+    champion = promote(toy, challenger)
+    blocked = [Verdict(gate="beats_champion", status="failed", reason="gains 0.000")]
+    release = deploy(pipeline, challenger, judged_against(champion.version), blocked, toy.profile, "test")
+    assert (release.action, release.reason) == ("kept", "version 1 is champion already")
+
+
+def test_a_challenger_judged_against_another_champion_is_not_promoted(toy: Toy, pipeline: Pipeline) -> None:
+    champion = promote(toy, trained(toy, pipeline))
+    challenger = trained(toy, toy.pipeline(model=DEEPER))
+    with pytest.raises(ConflictError, match="expected the champion to be none. Got '1'"):
+        deploy(pipeline, challenger, judged_against(None), PASSED, toy.profile, "test")
+    assert Ledger(toy.profile.ledger_url).entries(toy.name) == [champion]
+
+
+def test_damaged_files_are_rolled_back_with_the_servers_reason(toy: Toy, pipeline: Pipeline) -> None:
+    first, second = trained(toy, pipeline), trained(toy, toy.pipeline(model=DEEPER))
+    corrupt(toy, second)
+    ledger, registry = Ledger(toy.profile.ledger_url), Registry(toy.profile)
+    with serving(toy) as server:
+        profile = profile_of(toy, server)
+        deploy(pipeline, first, judged_against(None), PASSED, profile, "test")
+        with pytest.raises(ServiceError) as failed:
+            deploy(pipeline, second, judged_against("1"), PASSED, profile, "test")
+        answer = server.post({"instances": [dict.fromkeys(recorded(toy, first)["columns"])]})
+    message = str(failed.value)
+    assert message.startswith(f"deploy {toy.name}: version 2 must go live; version 1 is champion again.")
+    assert "must have the recorded SHA-256" in message
+    assert (answer.status, answer.body["model_version"]) == (200, "1")
+    assert [(entry.action, entry.version) for entry in ledger.entries(toy.name)] == [
+        ("promote", "1"),
+        ("promote", "2"),
+        ("rollback", "1"),
+    ]
+    assert registry.alias(toy.name, "champion") == "1"
+
+
+def test_without_a_server_the_first_promotion_is_taken_back(toy: Toy, pipeline: Pipeline) -> None:
+    pipeline = toy.pipeline(target=DOWN)
+    with pytest.raises(ServiceError, match=re.escape("there is no champion, as before.")):
+        deploy(pipeline, trained(toy, pipeline), judged_against(None), PASSED, toy.profile, "test")
+    assert Ledger(toy.profile.ledger_url).champion(toy.name) is None
+    assert Registry(toy.profile).alias(toy.name, "champion") is None
+
+
+def test_a_deploy_that_crashed_after_the_promotion_is_finished_by_the_next(toy: Toy, pipeline: Pipeline) -> None:
+    challenger = trained(toy, pipeline)
+    entry = promote(toy, challenger)  # and then the process died
+    with serving(toy) as server:
+        release = deploy(pipeline, challenger, judged_against(None), PASSED, profile_of(toy, server), "test")
+    assert (release.action, release.version) == ("promoted", entry.version)
+    assert Ledger(toy.profile.ledger_url).entries(toy.name) == [entry]
+    assert Registry(toy.profile).alias(toy.name, "champion") == entry.version
+
+
+def test_a_server_that_is_down_does_not_cost_a_finished_release(toy: Toy, pipeline: Pipeline) -> None:
+    challenger = trained(toy, pipeline)
+    entry = promote(toy, challenger)
+    Registry(toy.profile).set_alias(toy.name, "champion", entry.version)
+    with pytest.raises(ServiceError, match="^serving at http://127.0.0.1:1"):
+        deploy(toy.pipeline(target=DOWN), challenger, judged_against(None), PASSED, toy.profile, "test")
+    assert Ledger(toy.profile.ledger_url).entries(toy.name) == [entry]

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+from airworthy.config import Pipeline
+from airworthy.drift import ColumnDrift, measure
+from airworthy.errors import AirworthyError, DataError
+from airworthy.ledger import Ledger
+from airworthy.partitions import Partition, parse_key
+from airworthy.registry import Registry
+from airworthy.stages.monitor import Decision, Drift, Performance, decide, drift, performance, score
+from airworthy.store import Store, TableRef
+from mlflow import MlflowClient
+from serving_process import MARCH, promote, trained
+from toy_pipeline import Toy
+
+APRIL = parse_key("month", "2013-04-01")
+MAY_1 = datetime(2013, 5, 1, tzinfo=UTC)
+IN_APRIL = (90, 120)
+EVERYTHING = ["column_drift", "prediction_drift", "performance"]
+
+
+@dataclass
+class Watched:
+    """A pipeline with a champion as of April, and its April."""
+
+    toy: Toy
+    pipeline: Pipeline
+
+    def score(self, partition: Partition = APRIL) -> TableRef:
+        return score(self.pipeline, partition, self.toy.profile)
+
+    def drift(self) -> Drift:
+        return drift(self.pipeline, APRIL, self.score(), self.toy.profile)
+
+    def performance(self) -> Performance | None:
+        return performance(self.pipeline, APRIL, self.score(), self.toy.profile)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.toy.profile.store_uri, self.pipeline.name)
+
+
+def watch(toy: Toy, rows: pd.DataFrame, **changes: object) -> Watched:
+    pipeline = toy.pipeline(**changes)
+    toy.fill(pipeline, rows)
+    promote(toy, trained(toy, pipeline))
+    return Watched(toy, pipeline)
+
+
+def in_april(rows: pd.DataFrame) -> pd.Series:
+    return rows["day"].between(*IN_APRIL, inclusive="left")
+
+
+def found(findings: Drift, column: str) -> ColumnDrift:
+    return next(one for one in findings.columns if one.column == column)
+
+
+def test_a_partition_is_scored_once_by_the_champion_of_its_time(toy: Toy) -> None:
+    watched = watch(toy, toy.rows(days=120))
+    reference = watched.score()
+    predictions = watched.store.read("predictions", partitions=[APRIL.key])
+    assert list(predictions) == ["flight", "day", "time", "prediction", "version"]
+    assert (reference.rows, reference.changed, set(predictions["version"])) == (600, True, {"1"})
+    features = watched.store.read("features", partitions=[APRIL.key])
+    assert np.corrcoef(predictions["prediction"], features["late"])[0, 1] > 0.4
+    later = trained(toy, watched.pipeline, MAY_1)
+    promote(toy, later, Ledger(toy.profile.ledger_url).champion(toy.name))
+    assert watched.score() == reference.model_copy(update={"changed": False})
+
+
+def test_a_version_that_was_rolled_back_scores_nothing(toy: Toy) -> None:
+    watched = watch(toy, toy.rows(days=120))
+    ledger = Ledger(toy.profile.ledger_url)
+    first = ledger.champion(toy.name)
+    second = promote(toy, trained(toy, toy.pipeline(model={"xgboost": {"params": {"n_estimators": 5}}})), first)
+    ledger.rollback(toy.name, second.version, "test")
+    watched.score()
+    assert set(watched.store.read("predictions")["version"]) == {"1"}
+
+
+def test_without_champion_or_rows_it_says_what_to_run(toy: Toy) -> None:
+    pipeline = toy.pipeline()
+    toy.fill(pipeline, toy.rows(days=100))
+    Ledger(toy.profile.ledger_url).create()
+    with pytest.raises(AirworthyError, match=rf"must have a champion to monitor. Run {toy.name}.train first"):
+        score(pipeline, APRIL, toy.profile)
+    promote(toy, trained(toy, pipeline))
+    with pytest.raises(DataError, match=r"features\[2013-06-01\]: must hold rows"):
+        score(pipeline, parse_key("month", "2013-06-01"), toy.profile)
+
+
+def test_nothing_drifts_between_two_draws_of_the_same_world(toy: Toy) -> None:
+    findings = watch(toy, toy.rows(days=120)).drift()
+    assert findings.drifted == ()
+    names = ["distance", "carrier_name", "wind", "hour", "long", "prediction"]
+    assert [column.column for column in findings.columns] == names
+    assert Drift.model_validate(findings.model_dump(mode="json")) == findings
+    assert "No column has drifted" in (toy.profile.reports_dir / findings.page).read_text()
+    assert not list(toy.profile.reports_dir.rglob("*.evidently.html"))
+
+
+def test_a_planted_shift_is_found_shown_and_acted_on(toy: Toy) -> None:
+    rows = toy.rows(days=120)
+    rows.loc[in_april(rows), "distance"] += 2
+    watched = watch(toy, rows, monitor={"retrain_on": ["prediction_drift"]})
+    findings = watched.drift()
+    assert {column.column for column in findings.drifted} == {"distance", "long", "prediction"}
+    assert found(findings, "distance").score == pytest.approx(2, abs=0.2)
+    page = toy.profile.reports_dir / findings.page
+    assert findings.page == f"{toy.name}/monitor/2013-04-01.html"
+    assert "<td>distance</td>" in page.read_text()
+    assert Drift.model_validate_json(page.with_suffix(".json").read_text()) == findings
+    assert page.with_name("2013-04-01.evidently.html").stat().st_size > 1_000_000
+    decision = decide(watched.pipeline, APRIL, findings, None)
+    assert decision.retrain
+    assert decision.as_of == datetime(2013, 5, 2, tzinfo=UTC)  # the labels of the last day of April are known
+    assert decision.reason.startswith("prediction drifted by ")
+    assert Decision.model_validate(decision.model_dump(mode="json")) == decision
+
+
+def test_a_column_that_is_gone_is_a_finding_of_its_own(toy: Toy) -> None:
+    rows = toy.rows(days=120)
+    rows.loc[in_april(rows), "wind"] = np.nan
+    rows.loc[in_april(rows) & (rows["flight"] < 10), "carrier_name"] = None
+    watched = watch(toy, rows, monitor={"retrain_on": ["column_drift"], "prediction_drift": 9})
+    findings = watched.drift()
+    wind, carrier = found(findings, "wind"), found(findings, "carrier_name")
+    assert (wind.score, wind.missing, wind.drifted) == (None, 1.0, True)
+    assert (carrier.missing, carrier.drifted) == (0.5, True)
+    assert carrier.score is not None and carrier.score < 0.1  # a distance leaves missing values out
+    reason = decide(watched.pipeline, APRIL, findings, None).reason
+    assert reason == "carrier_name: missing: 0% before, 50% now; wind: missing: 5% before, 100% now"
+
+
+def test_performance_is_measured_where_labels_are_known(toy: Toy) -> None:
+    rows = toy.rows(days=120)
+    rows["late"] = rows["late"].astype("float64")
+    rows.loc[rows["day"] >= 110, "late"] = np.nan
+    watched = watch(toy, rows)
+    measured = watched.performance()
+    assert measured is not None
+    assert (measured.version, measured.rows) == ("1", 400)
+    assert set(measured.metrics) == {"roc_auc", "average_precision", "log_loss", "accuracy"}
+    assert 0.7 < measured.metrics["roc_auc"] < 1
+    stored = watched.store.read("metrics", partitions=[APRIL.key])
+    assert dict(zip(stored["metric"], stored["value"], strict=True)) == measured.metrics
+    assert (set(stored["rows"]), set(stored["version"])) == ({400}, {"1"})
+    again = watched.performance()
+    assert again is not None and not again.table.changed
+    assert Performance.model_validate(measured.model_dump(mode="json")) == measured
+
+
+def test_performance_waits_for_labels(toy: Toy) -> None:
+    rows = toy.rows(days=120)
+    rows["late"] = rows["late"].astype("float64")
+    rows.loc[in_april(rows), "late"] = np.nan
+    assert watch(toy, rows).performance() is None
+
+
+def test_a_metric_that_needs_two_classes_is_left_out(toy: Toy) -> None:
+    rows = toy.rows(days=120)
+    rows.loc[in_april(rows), "late"] = False
+    measured = watch(toy, rows).performance()
+    assert measured is not None
+    assert set(measured.metrics) == {"log_loss", "accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "metric", "value", "retrain"),
+    [
+        ({"floor": 0.7, "retrain_on": ["performance"]}, "roc_auc", 0.65, True),
+        ({"floor": 0.7, "retrain_on": ["performance"]}, "roc_auc", 0.75, False),
+        ({"floor": 0.5, "retrain_on": ["performance"]}, "log_loss", 0.6, True),
+        ({"floor": 0.5, "retrain_on": ["performance"]}, "log_loss", 0.4, False),
+        ({"floor": 0.7, "retrain_on": ["prediction_drift"]}, "roc_auc", 0.1, False),
+        ({"retrain_on": ["performance"]}, "roc_auc", 0.1, False),
+    ],
+)
+def test_performance_asks_for_a_retrain_below_the_floor(
+    toy: Toy, policy: dict[str, object], metric: str, value: float, retrain: bool
+) -> None:
+    pipeline = toy.pipeline(monitor=policy, train={"metric": metric})
+    table = TableRef(table="metrics", partition="2013-04-01", version=1, rows=4, digest="", changed=True)
+    quiet = Drift(pipeline=toy.name, partition="2013-04-01", version="1", rows=1, columns=(), page="")
+    measured = Performance(version="1", rows=600, metrics={metric: value}, table=table)
+    assert decide(pipeline, APRIL, quiet, measured).retrain is retrain
+
+
+def test_classes_are_compared_by_how_often_each_is_the_likeliest(toy: Toy) -> None:
+    rows = toy.rows(days=120)
+    rows.loc[in_april(rows), "distance"] += 2
+    signal = rows["distance"] + rows["wind"].fillna(0)
+    rows["late"] = np.select([signal > 1, signal < -1], ["late", "early"], "on time")
+    watched = watch(toy, rows, label={"column": "late", "task": "multiclass"}, monitor={"prediction_drift": 0.2})
+    findings = watched.drift()
+    prediction = found(findings, "prediction")
+    assert (prediction.kind, prediction.drifted) == ("category", True)
+    predictions = watched.store.read("predictions")
+    assert {"p_early", "p_late", "p_on time"} <= set(predictions)
+    assert set(predictions["prediction"]) <= {"early", "late", "on time"}
+    measured = watched.performance()
+    assert measured is not None and measured.metrics["accuracy"] > 0.5
+
+
+def test_columns_that_cannot_be_compared_do_not_stop_the_others() -> None:
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=2_000)
+    reference = pd.DataFrame({"same": 1.0, "number": normal, "text": "a", "gone": normal, "flag": [True, None] * 1_000})
+    current = pd.DataFrame({"same": 1.0, "number": np.inf, "text": ["b"] * 2_000, "flag": [True, None] * 1_000})
+    kinds = {"same": "number", "number": "number", "text": "category", "gone": "number", "flag": "number"}
+    findings, snapshot = measure(reference, current, kinds, dict.fromkeys(kinds, 0.1))
+    by_name = {one.column: one for one in findings}
+    assert snapshot is not None
+    assert {name for name, one in by_name.items() if one.drifted} == {"number", "text", "gone"}
+    assert (by_name["same"].score, by_name["flag"].score, by_name["number"].score) == (0.0, 0.0, None)
+    assert (by_name["gone"].missing, by_name["number"].missing, by_name["flag"].missing) == (1.0, 1.0, 0.5)
+    assert by_name["text"].score is not None and by_name["text"].score > 0.5
+    assert json.loads(by_name["text"].model_dump_json())["drifted"] is True
+
+
+def test_the_model_files_must_be_the_ones_on_record(toy: Toy) -> None:
+    watched = watch(toy, toy.rows(days=120))
+    champion = Ledger(toy.profile.ledger_url).champion(toy.name)
+    assert champion is not None and champion.as_of == MARCH
+    folder = toy.folder / "damaged"
+    folder.mkdir()
+    (folder / "model.ubj").write_bytes(b"not a model")
+    MlflowClient(Registry(toy.profile).uri).log_model_artifact(champion.model_id, str(folder / "model.ubj"))
+    with pytest.raises(AirworthyError, match="must have the recorded SHA-256"):
+        watched.score()
