@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from airworthy import kinds
@@ -18,7 +19,7 @@ def schema() -> dict[str, Any]:
     It knows the names of expectations, but not their arguments, which Great Expectations checks when it runs.
     """
     found = {family: {name: kinds.find(family, name) for name in kinds.names(family)} for family in _FIELDS.values()}
-    models = [Pipeline, *(kind for family in found.values() for kind in family.values())]
+    models: list[type[BaseModel]] = [Pipeline, *(kind for family in found.values() for kind in family.values())]
     places, definitions = models_json_schema([(model, "validation") for model in models])
     pipeline = definitions["$defs"].pop("Pipeline")
     definitions["$defs"]["Expectation"] = {

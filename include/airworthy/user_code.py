@@ -24,8 +24,8 @@ def call(function: str, *arguments: Any) -> Any:
     except AirworthyError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise DataError(function, "must not raise", reason, _place(function, error)) from error
+        rule = f"must not raise, but raised {type(error).__name__}: {error}"
+        raise DataError(function, rule, hint=_place(function, error)) from error
 
 
 def _find(function: str) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,6 @@ def _read(file: str) -> pd.DataFrame:
     path, kind = ROOT / file, "Parquet" if Path(file).suffix == ".parquet" else "CSV"
     try:
         return pd.read_parquet(path) if kind == "Parquet" else pd.read_csv(path)
-    except (pa.ArrowException, ValueError, OSError) as error:  # pandas' parser and decoding errors are ValueErrors
+    except (pa.ArrowException, ValueError, OSError, EOFError, zlib.error) as error:  # a ParserError is a ValueError
         hint = "Write it again in that format, or correct `glob`; nothing was ingested"
         raise DataError(file, f"must be a {kind} file", str(error), hint) from error

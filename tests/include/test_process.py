@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from airworthy.config import Pipeline
+from airworthy.errors import DataError
+from airworthy.stages.ingest import ingest
+from airworthy.stages.process import process
+from airworthy.stages.validate import validate
+from airworthy.store import TableRef
+from parcels import DAY, World, parcels, world
+
+__all__ = ["world"]
+
+FEATURES = "def features(frame):\n    return frame[['service']].assign(heavy=frame['weight'] > 2)\n"
+CHECKS = {
+    "allowed_bad_share": 1,
+    "expectations": [{"expect_column_values_to_be_between": {"column": "weight", "max_value": 5}}],
+}
+
+
+def run(world: World, pipeline: Pipeline) -> TableRef:
+    raw = ingest(pipeline, DAY, world.store)
+    validation = validate(pipeline, DAY, raw, world.store, world.reports)
+    return process(pipeline, DAY, validation, world.store)
+
+
+def test_key_time_label_and_features_are_published(world: World) -> None:
+    ref = run(world, world.pipeline(FEATURES))
+    found = world.store.read("features", version=ref.version)
+    assert list(found.columns) == ["id", "at", "late", "service", "heavy"]
+    expected = parcels()[["id", "at", "late", "service"]].assign(heavy=parcels()["weight"] > 2)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+
+
+def test_rows_in_quarantine_are_left_out(world: World) -> None:
+    ref = run(world, world.pipeline(FEATURES, checks=CHECKS))
+    kept = parcels()[parcels()["weight"] <= 5]
+    assert 0 < len(kept) < 10 and ref.rows == len(kept)
+    assert world.store.read("features")["id"].tolist() == kept["id"].tolist()
+
+
+def test_rows_come_back_when_they_are_mended(world: World) -> None:
+    run(world, world.pipeline(FEATURES, checks=CHECKS))
+    world.rows = parcels(weight=1.0)
+    assert run(world, world.pipeline(FEATURES, checks=CHECKS)).rows == 10
+
+
+def test_it_reads_what_was_validated_not_what_came_later(world: World) -> None:
+    pipeline = world.pipeline(FEATURES, checks=CHECKS)
+    raw = ingest(pipeline, DAY, world.store)
+    validation = validate(pipeline, DAY, raw, world.store, world.reports)
+    world.store.write("raw", DAY, parcels(3))
+    world.store.write("quarantine", DAY, world.store.read("quarantine").iloc[:0])
+    assert process(pipeline, DAY, validation, world.store).rows == (parcels()["weight"] <= 5).sum()
+
+
+def test_a_rerun_changes_nothing(world: World) -> None:
+    pipeline = world.pipeline(FEATURES, checks=CHECKS)
+    first = run(world, pipeline)
+    assert run(world, pipeline) == first.model_copy(update={"changed": False})
+
+
+@pytest.mark.parametrize("unknown", [np.nan, None])
+def test_a_label_that_is_not_known_stays_missing(world: World, unknown: object) -> None:
+    world.rows = parcels(late=[unknown] * 5 + [0, 1] * 2 + [1])
+    run(world, world.pipeline(FEATURES))
+    assert world.store.read("features")["late"].isna().tolist() == [True] * 5 + [False] * 5
+
+
+def test_no_good_row_is_an_error(world: World) -> None:
+    world.rows = parcels(weight=9.0)
+    with pytest.raises(
+        DataError, match=r"features\[2026-01-05\]: must have rows\. All 10 rows of raw are in quarantine"
+    ):
+        run(world, world.pipeline(FEATURES, checks=CHECKS))
+
+
+def test_features_that_raise_publish_nothing(world: World) -> None:
+    with pytest.raises(DataError, match="must not raise"):
+        run(world, world.pipeline("def features(frame):\n    return 1 / 0\n"))
+    assert world.store.version("features") is None
