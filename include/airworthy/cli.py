@@ -1,0 +1,133 @@
+"""The `airworthy` command. Each subcommand imports what it needs when it runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from airworthy.errors import AirworthyError, ServiceError
+
+# Progress must be seen as it happens, also through a pipe.
+say = partial(print, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code: 0 done, 1 a problem (told on stderr), 130 Ctrl-C."""
+    asked = _parser().parse_args(arguments)
+    from airworthy.stack.lifecycle import ending_signals_raise
+
+    try:
+        with ending_signals_raise():
+            return int(asked.run(asked) or 0)
+    except AirworthyError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="airworthy", description="Apache Airflow for continuous training.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        added.set_defaults(run=run)
+        return added
+
+    added = command("up", _up, "start PostgreSQL, MLflow, Airflow and serving, and wait until they answer")
+    added.add_argument("--foreground", action="store_true", help="stay until Ctrl-C, then take everything down")
+    command("down", _down, "take everything down; the state is kept")
+    command("status", _status, "show every component: state, process, uptime, memory, address")
+    added = command("logs", _logs, "show the end of the logs")
+    added.add_argument("component", nargs="?", help="one component's log; all of them by default")
+    added.add_argument("-f", "--follow", action="store_true", help="go on as the logs grow, until Ctrl-C")
+    added = command("check", _check, "read the pipeline files and list every problem")
+    added.add_argument("name", nargs="?", help="one pipeline; all of them by default")
+    command("schema", _schema, "write config/pipeline.schema.json, which editors check pipeline files with")
+    added = command("new", _new, "write a commented starter pipeline that runs as it is")
+    added.add_argument("name", help="lower case letters, digits and underscores, e.g. churn")
+    command("demo", _demo, "replay a year of real flights through the whole loop")
+    added = command("report", _report, "write a pipeline's history as a page: every training run and verdict")
+    added.add_argument("pipeline", help="the pipeline's name")
+    return parser
+
+
+def _up(asked: argparse.Namespace) -> None:
+    from airworthy.stack.foreground import up
+
+    up(say, stay=asked.foreground)
+
+
+def _down(_: argparse.Namespace) -> None:
+    from airworthy.stack import down
+
+    down(say)
+
+
+def _status(_: argparse.Namespace) -> int:
+    from airworthy.stack.status import show
+
+    return 0 if show(say) else 1
+
+
+def _logs(asked: argparse.Namespace) -> int:
+    from airworthy.stack.logs import show
+
+    return show(asked.component, follow=asked.follow)
+
+
+def _check(asked: argparse.Namespace) -> int:
+    from airworthy.config import load_all
+    from airworthy.profile import pipelines_dir
+
+    folder = pipelines_dir()
+    healthy, broken = load_all(folder)
+    if asked.name is not None and asked.name not in {*healthy, *broken}:
+        known = ", ".join(sorted({*healthy, *broken})) or "none"
+        raise ServiceError(str(folder), "must hold the pipeline", asked.name, f"There are: {known}")
+    for name in sorted({*healthy, *broken} if asked.name is None else {asked.name}):
+        say(f"{name}: fine" if name in healthy else f"{name}: broken\n{broken[name]}")
+    return int(bool(broken) if asked.name is None else asked.name in broken)
+
+
+def _schema(_: argparse.Namespace) -> None:
+    import json
+
+    from airworthy.profile import config_dir
+    from airworthy.schema import schema
+
+    file = config_dir() / "pipeline.schema.json"
+    file.write_text(json.dumps(schema(), indent=2) + "\n", encoding="utf-8")
+    say(f"Wrote {_shown(file)}")
+
+
+def _new(asked: argparse.Namespace) -> None:
+    from airworthy.profile import ROOT
+    from airworthy.starter import write_starter
+
+    for file in write_starter(asked.name, ROOT):
+        say(f"Wrote {_shown(file)}")
+
+
+def _demo(_: argparse.Namespace) -> None:
+    from airworthy import demo
+
+    demo.run()
+
+
+def _report(asked: argparse.Namespace) -> None:
+    from airworthy import report
+
+    report.run(asked.pipeline)
+
+
+def _shown(file: Path) -> Path:
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
+if __name__ == "__main__":
+    sys.exit(main())
