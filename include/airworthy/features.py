@@ -74,7 +74,7 @@ def _type_problems(where: str, found: pd.DataFrame) -> list[DataError]:
     problems = []
     for name in found.columns:
         kind = found[name].dtype
-        held = pd.api.types.infer_dtype(found[name], skipna=True) if kind == object else str(kind)
+        held = pd.api.types.infer_dtype(found[name], skipna=True) if kind.kind == "O" else str(kind)
         if not (pd.api.types.is_numeric_dtype(kind) or held in ("string", "boolean", "empty")):
             hint = "Convert the column in features(), e.g. a time into hours"
             problems.append(DataError(f"{where}: {name}", "must hold numbers, bools or strings", held, hint))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from airworthy.config import Pipeline
 from airworthy.partitions import parse_key
 from airworthy.store import Store
@@ -50,8 +51,9 @@ class World:
 
     def pipeline(self, code: str = "", **changes: Any) -> Pipeline:
         """Returns a pipeline whose source gives `self.rows`, and whose `features` is in `code` if that has one."""
-        self.rows.to_pickle(self.folder / "rows.pickle")
-        extract = f"import pandas\ndef extract(start, end):\n    return pandas.read_pickle({str(self.folder)!r} + '/rows.pickle')\n"
+        file = self.folder / "rows.pickle"
+        self.rows.to_pickle(file)
+        extract = f"import pandas\ndef extract(start, end):\n    return pandas.read_pickle({str(file)!r})\n"
         module = self.module(code if "def extract" in code else extract + code)
         content = {
             "name": "parcels",

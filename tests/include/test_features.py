@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from airworthy.errors import DataError, Problems
 from airworthy.features import compute_features, features_digest
 from parcels import World, parcels, world

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pandas as pd
 import pytest
+
 from airworthy.errors import DataError, Problems
 from airworthy.stages.ingest import ingest
 from parcels import DAY, NEXT_DAY, World, parcels, world
@@ -36,9 +37,9 @@ def test_every_missing_column_is_named_with_what_there_is(world: World) -> None:
     with pytest.raises(Problems) as raised:
         ingest(world.pipeline(), DAY, world.store)
     assert str(raised.value).splitlines() == [
-        "raw[2026-01-05]: at: must be a column, because it is the time of parcels. The source gives weight, service.",
-        "raw[2026-01-05]: id: must be a column, because it is the key of parcels. The source gives weight, service.",
-        "raw[2026-01-05]: late: must be a column, because it is the label of parcels. The source gives weight, service.",
+        f"raw[2026-01-05]: {name}: must be a column, because it is the {role} of parcels. "
+        "The source gives weight, service."
+        for name, role in (("at", "time"), ("id", "key"), ("late", "label"))
     ]
     assert world.store.version("raw") is None
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+
 from airworthy.config import Pipeline
 from airworthy.errors import DataError
 from airworthy.stages.ingest import ingest

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from airworthy import kinds
 from airworthy.errors import DataError
 from airworthy.sources import Source

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from airworthy.errors import DataError, Problems
-from airworthy.partitions import Partition, parse_key
-from airworthy.store import Store, TableRef
 from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from airworthy.errors import DataError, Problems
+from airworthy.partitions import Partition, parse_key
+from airworthy.store import Store, TableRef
 
 FIRST, SECOND, THIRD = (parse_key("day", f"2026-01-0{day}") for day in (1, 2, 3))
 
@@ -162,7 +164,7 @@ def test_a_new_table_takes_types_from_the_table_it_is_like(store: Store) -> None
 
 
 def test_what_does_not_exist_is_named(store: Store) -> None:
-    with pytest.raises(DataError, match="raw: must exist at .*churn/raw"):
+    with pytest.raises(DataError, match=r"raw: must exist at .*churn/raw"):
         store.read("raw")
     assert store.version("raw") is None and store.partitions("raw") == [] and not store.has("raw", FIRST.key)
     store.write("raw", FIRST, rows(FIRST))
@@ -178,44 +180,55 @@ def test_old_versions_are_kept_for_good(store: Store) -> None:
     assert kept == "interval 36500 days"
 
 
-def _write(uri: str, key: str, shift: float, barrier: object, results: object) -> None:
-    partition = parse_key("day", key)
-    barrier.wait()  # type: ignore[attr-defined]
-    ref = Store(uri, "churn").write("raw", partition, rows(partition, 200, shift))
-    results.put(ref.model_dump())  # type: ignore[attr-defined]
+WRITER = """
+import sys
+import pandas as pd
+from airworthy.partitions import parse_key
+from airworthy.store import Store
+uri, key, file = sys.argv[1:]
+frame = pd.read_pickle(file)
+print("ready", flush=True)
+sys.stdin.readline()
+print(Store(uri, "churn").write("raw", parse_key("day", key), frame).model_dump_json())
+"""
 
 
-def race(uri: str, jobs: list[tuple[str, float]]) -> list[TableRef]:
-    # Spawned, because a fork of a process that has used deltalake hangs in the threads it did not inherit.
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(len(jobs)), context.Queue()
-    writers = [context.Process(target=_write, args=(uri, *job, barrier, results)) for job in jobs]
+def race(folder: Path, jobs: list[tuple[Partition, float]]) -> list[TableRef]:
+    """Lets processes write at the same time, and returns what each of them got."""
+    writers = []
+    for number, (partition, shift) in enumerate(jobs):
+        file = folder / f"{number}.pickle"
+        rows(partition, 200, shift).to_pickle(file)
+        # Not forked: a fork of a process that has used deltalake hangs, waiting for threads it did not inherit.
+        command = [sys.executable, "-c", WRITER, str(folder / "store"), partition.key, str(file)]
+        writers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     for writer in writers:
-        writer.start()
-    refs = [TableRef(**results.get(timeout=60)) for _ in jobs]
+        assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
     for writer in writers:
-        writer.join()
-    return refs
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    return [TableRef.model_validate_json(writer.communicate(timeout=60)[0]) for writer in writers]
 
 
 def test_writers_of_one_partition_leave_one_result(tmp_path: Path) -> None:
-    refs = race(str(tmp_path), [(FIRST.key, 0.0)] * 6)
+    refs = race(tmp_path, [(FIRST, 0.0)] * 6)
     assert len({ref.digest for ref in refs}) == 1
     assert sum(ref.changed for ref in refs) == 1
-    assert len(Store(str(tmp_path), "churn").read("raw")) == 200
+    assert len(Store(str(tmp_path / "store"), "churn").read("raw")) == 200
 
 
 def test_writers_of_different_content_leave_one_of_it_whole(tmp_path: Path) -> None:
-    refs = race(str(tmp_path), [(FIRST.key, float(number)) for number in range(6)])
-    store = Store(str(tmp_path), "churn")
+    refs = race(tmp_path, [(FIRST, float(number)) for number in range(6)])
+    store = Store(str(tmp_path / "store"), "churn")
     for ref in refs:
         assert store.write("raw", SECOND, store.read("raw", version=ref.version)).digest == ref.digest
 
 
 def test_writers_of_different_partitions_all_commit(tmp_path: Path) -> None:
     keys = [f"2026-01-{day:02d}" for day in range(1, 9)]
-    race(str(tmp_path), [(key, 0.0) for key in keys])
-    assert Store(str(tmp_path), "churn").partitions("raw") == keys
+    race(tmp_path, [(parse_key("day", key), 0.0) for key in keys])
+    assert Store(str(tmp_path / "store"), "churn").partitions("raw") == keys
 
 
 CELLS = {
@@ -223,7 +236,9 @@ CELLS = {
     "real": st.one_of(st.none(), st.floats(allow_infinity=True)),
     "whole": st.integers(-(2**63), 2**63 - 1),
     "flag": st.one_of(st.none(), st.booleans()),
-    "when": st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),
+    "when": st.datetimes(
+        datetime.fromisoformat("1700-01-01"), datetime.fromisoformat("2200-01-01"), timezones=st.just(UTC)
+    ),
 }
 TYPES = {"text": "object", "real": "float64", "whole": "int64", "flag": "object", "when": "datetime64[us, UTC]"}
 

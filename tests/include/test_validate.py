@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from airworthy.config import Expectation, Pipeline
 from airworthy.errors import Problems
 from airworthy.expectations import run as run_expectations

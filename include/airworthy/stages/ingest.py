@@ -46,10 +46,8 @@ def _column_problems(pipeline: Pipeline, where: str, frame: pd.DataFrame) -> lis
             if name not in there:
                 rule = f"must be a column, because it is the {role} of {pipeline.name}"
                 problems.append(DataError(f"{where}: {name}", rule, hint=f"The source gives {', '.join(there)}"))
-    for name in RESERVED:
-        if name in there:
-            problems.append(DataError(f"{where}: {name}", "is a name the tables use themselves; rename the column"))
-    return problems
+    rule = "is a name the tables use themselves; rename the column"
+    return problems + [DataError(f"{where}: {name}", rule) for name in RESERVED if name in there]
 
 
 def _times(where: str, times: pd.Series[pd.Timestamp], partition: Partition) -> pd.Series[pd.Timestamp]:
