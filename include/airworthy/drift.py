@@ -61,7 +61,7 @@ def measure(
     compared = [name for name in kinds if gone[name] < 1 and was_gone[name] < 1]
     varying = [name for name in compared if pd.concat([before[name], now[name]]).nunique() > 1]
     snapshot = _compare(before, now, {name: kinds[name] for name in varying}, thresholds) if varying else None
-    scores = {name: 0.0 for name in compared} | (_scores(snapshot) if snapshot else {})
+    scores = dict.fromkeys(compared, 0.0) | (_scores(snapshot) if snapshot else {})
     findings = []
     for name, kind in kinds.items():
         score, threshold = scores.get(name), thresholds[name]
@@ -75,7 +75,9 @@ def measure(
                 missing=float(gone[name]),
                 reference_missing=float(was_gone[name]),
                 drifted=missing_moved or (score is not None and score >= threshold),
-                note=f"missing: {was_gone[name]:.0%} before, {gone[name]:.0%} now" if missing_moved else "",
+                note=f"is missing in {gone[name]:.0%} of rows, in training {was_gone[name]:.0%}"
+                if missing_moved
+                else "",
             )
         )
     return findings, snapshot

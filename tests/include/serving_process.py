@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlflow import MlflowClient
+
 from airworthy.config import Pipeline
 from airworthy.ledger import Entry, Ledger
 from airworthy.model_files import REQUESTS
 from airworthy.registry import Challenger, Registry
 from airworthy.stages.train import train
-from mlflow import MlflowClient
 from toy_pipeline import Toy
 
 MARCH, APRIL = datetime(2013, 4, 1, tzinfo=UTC), datetime(2013, 4, 8, tzinfo=UTC)

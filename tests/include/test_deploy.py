@@ -4,16 +4,17 @@ import hashlib
 import re
 
 import pytest
+from mlflow import MlflowClient
+
 from airworthy.config import Pipeline
 from airworthy.errors import ConflictError, ServiceError
 from airworthy.evidence import Servable
 from airworthy.ledger import Ledger
 from airworthy.profile import Profile
-from airworthy.registry import Challenger, Registry
+from airworthy.registry import Registry
 from airworthy.stages.deploy import Release, deploy
 from airworthy.stages.evaluate import Evaluation, evaluate, judge
 from airworthy.verdict import Verdict
-from mlflow import MlflowClient
 from serving_process import APRIL, DEEPER, MARCH, Server, corrupt, promote, recorded, serving, trained
 from toy_pipeline import Toy
 
@@ -116,7 +117,7 @@ def test_judging_the_champion_again_changes_nothing(toy: Toy, pipeline: Pipeline
 def test_a_challenger_judged_against_another_champion_is_not_promoted(toy: Toy, pipeline: Pipeline) -> None:
     champion = promote(toy, trained(toy, pipeline))
     challenger = trained(toy, toy.pipeline(model=DEEPER))
-    with pytest.raises(ConflictError, match="expected the champion to be none. Got '1'"):
+    with pytest.raises(ConflictError, match=r"expected the champion to be none\. Got '1'"):
         deploy(pipeline, challenger, judged_against(None), PASSED, toy.profile, "test")
     assert Ledger(toy.profile.ledger_url).entries(toy.name) == [champion]
 
@@ -165,6 +166,6 @@ def test_a_server_that_is_down_does_not_cost_a_finished_release(toy: Toy, pipeli
     challenger = trained(toy, pipeline)
     entry = promote(toy, challenger)
     Registry(toy.profile).set_alias(toy.name, "champion", entry.version)
-    with pytest.raises(ServiceError, match="^serving at http://127.0.0.1:1"):
+    with pytest.raises(ServiceError, match=r"^serving at http://127\.0\.0\.1:1: "):
         deploy(toy.pipeline(target=DOWN), challenger, judged_against(None), PASSED, toy.profile, "test")
     assert Ledger(toy.profile.ledger_url).entries(toy.name) == [entry]

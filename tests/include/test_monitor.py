@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
+
 from airworthy.config import Pipeline
 from airworthy.drift import ColumnDrift, measure
 from airworthy.errors import AirworthyError, DataError
@@ -15,7 +17,6 @@ from airworthy.partitions import Partition, parse_key
 from airworthy.registry import Registry
 from airworthy.stages.monitor import Decision, Drift, Performance, decide, drift, performance, score
 from airworthy.store import Store, TableRef
-from mlflow import MlflowClient
 from serving_process import MARCH, promote, trained
 from toy_pipeline import Toy
 
@@ -120,7 +121,7 @@ def test_a_planted_shift_is_found_shown_and_acted_on(toy: Toy) -> None:
     decision = decide(watched.pipeline, APRIL, findings, None)
     assert decision.retrain
     assert decision.as_of == datetime(2013, 5, 2, tzinfo=UTC)  # the labels of the last day of April are known
-    assert decision.reason.startswith("prediction drifted by ")
+    assert decision.reason.startswith("prediction is ")
     assert Decision.model_validate(decision.model_dump(mode="json")) == decision
 
 
@@ -135,7 +136,9 @@ def test_a_column_that_is_gone_is_a_finding_of_its_own(toy: Toy) -> None:
     assert (carrier.missing, carrier.drifted) == (0.5, True)
     assert carrier.score is not None and carrier.score < 0.1  # a distance leaves missing values out
     reason = decide(watched.pipeline, APRIL, findings, None).reason
-    assert reason == "carrier_name: missing: 0% before, 50% now; wind: missing: 5% before, 100% now"
+    assert reason == (
+        "carrier_name is missing in 50% of rows, in training 0%; wind is missing in 100% of rows, in training 5%"
+    )
 
 
 def test_performance_is_measured_where_labels_are_known(toy: Toy) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from airworthy.config import Pipeline
 from airworthy.errors import DataError, ModelError
 from airworthy.ledger import Ledger
@@ -218,7 +219,7 @@ def test_edited_feature_code_reaches_the_next_champion_and_not_the_present_one(
     before, found = promote(toy, challenger), recorded(toy, challenger)
     with serving(toy) as server:
         server.wait_for_version(before)
-        edited = TOY_FEATURES.replace('frame["distance"] > 1', 'frame["distance"] > 0')
+        edited = TOY_FEATURES.replace(".assign(", ".assign(distance=-frame.distance, ")
         (toy.folder / "code" / "toy_features.py").write_text(edited)
         sys.modules.pop("toy_features")
         pipeline = toy.pipeline()
@@ -234,7 +235,7 @@ def test_a_fresh_process_answers_the_recorded_requests(toy: Toy, challenger: Cha
     folder = Registry(toy.profile).download(challenger.model_id, tmp_path / "files")
     servable = check_in_fresh_process(folder, challenger.digest, toy.name)
     assert (servable.requests, servable.largest_difference, servable.error) == (50, 0.0, "")
-    with pytest.raises(ModelError, match="must load and answer in a fresh process.*must have the recorded SHA-256"):
+    with pytest.raises(ModelError, match=r"must load and answer in a fresh process.*must have the recorded SHA-256"):
         check_in_fresh_process(folder, "0" * 64, toy.name)
 
 

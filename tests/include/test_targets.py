@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import pytest
+from mlflow import MlflowClient
+from pydantic import ValidationError
+
 from airworthy import kinds
 from airworthy.errors import ServiceError
 from airworthy.ledger import Ledger
 from airworthy.registry import Registry
 from airworthy.targets.serving import Serving
-from mlflow import MlflowClient
-from pydantic import ValidationError
 from serving_process import corrupt, promote, serving, trained
 from toy_pipeline import Toy
 
@@ -34,7 +35,7 @@ def test_a_refusal_ends_the_wait_with_its_reason_and_a_later_entry_starts_afresh
     whole = Registry(toy.profile).download(challenger.model_id, toy.folder / "whole") / "model.ubj"
     corrupt(toy, challenger)
     entry = promote(toy, challenger)
-    with serving(toy) as server:
+    with serving(toy, AIRWORTHY_SERVING_POLL="1") as server:  # slow enough to still show the refusal to the second wait
         profile = toy.profile.model_copy(update={"serving_url": server.url})
         with pytest.raises(ServiceError, match=r"must answer for toy_\w+ with 1\. Got 'no model'.*recorded SHA-256"):
             Serving(timeout=3600).wait_until_live(entry, profile)

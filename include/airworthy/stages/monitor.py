@@ -170,22 +170,18 @@ def performance(
 
 
 def decide(pipeline: Pipeline, partition: Partition, found: Drift, measured: Performance | None) -> Decision:
-    """Returns whether the pipeline's policy asks for a retrain, with every reason it has or has not."""
-    policy, reasons = pipeline.monitor, []
-    prediction = [column for column in found.drifted if column.column == PREDICTION]
-    inputs = [column for column in found.drifted if column.column != PREDICTION]
-    if "prediction_drift" in policy.retrain_on and prediction:
-        reasons.append(_describe(prediction[0]))
-    if "column_drift" in policy.retrain_on and inputs:
-        reasons += [_describe(column) for column in inputs]
-    if "performance" in policy.retrain_on and measured and policy.floor is not None:
-        value = measured.metrics.get(pipeline.metric)
-        if value is not None and _is_worse(pipeline, value, policy.floor):
-            reasons.append(f"{pipeline.metric} {value:.3f} is worse than the floor {policy.floor:g}")
-    quiet = f"nothing in {', '.join(policy.retrain_on) or 'retrain_on'} asks for it"
+    """Returns whether the pipeline's policy asks for a retrain, and what it looked at."""
+    looked_at = {
+        "prediction_drift": [_finding(column) for column in found.columns if column.column == PREDICTION],
+        "column_drift": [_finding(column) for column in found.drifted if column.column != PREDICTION],
+        "performance": [_against_floor(pipeline, measured)],
+    }
+    findings = [finding for name in pipeline.monitor.retrain_on for finding in looked_at[name]]
+    asking = [reason for asks, reason in findings if asks]
+    quiet = [reason for _, reason in findings]
     return Decision(
-        retrain=bool(reasons),
-        reason="; ".join(reasons) or quiet,
+        retrain=bool(asking),
+        reason="; ".join(asking or quiet) or "nothing has drifted",
         as_of=partition.end + pipeline.label.matures_after,
     )
 
@@ -265,14 +261,18 @@ def _metrics(pipeline: Pipeline, classes: tuple[str, ...], judged: pd.DataFrame)
     return measured
 
 
-def _is_worse(pipeline: Pipeline, value: float, floor: float) -> bool:
-    return value > floor if pipeline.metric in LOWER_IS_BETTER else value < floor
+def _against_floor(pipeline: Pipeline, measured: Performance | None) -> tuple[bool, str]:
+    floor, metric = pipeline.monitor.floor, pipeline.metric
+    value = measured.metrics.get(metric) if measured else None
+    if floor is None or value is None:
+        return False, f"{metric} has no floor" if floor is None else f"{metric} is not known yet"
+    worse = value > floor if metric in LOWER_IS_BETTER else value < floor
+    return worse, f"{metric} {value:.3f} is {'worse than' if worse else 'within'} the floor {floor:g}"
 
 
-def _describe(column: ColumnDrift) -> str:
-    if column.note:
-        return f"{column.column}: {column.note}"
-    return f"{column.column} drifted by {column.score:.2f}, at {column.threshold:g} or more"
+def _finding(column: ColumnDrift) -> tuple[bool, str]:
+    distance = "holds no values" if column.score is None else f"is {column.score:.2f} from training"
+    return column.drifted, f"{column.column} {column.note or f'{distance}, allowed is less than {column.threshold:g}'}"
 
 
 def _write_reports(found: Drift, snapshot: Any, reports_dir: Path) -> None:
