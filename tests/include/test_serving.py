@@ -277,6 +277,7 @@ def test_feature_code_is_a_copy_of_its_own(toy: Toy) -> None:
             "data[0]: must be a list of 1 values. Got [1, 2].",
         ),
         (b'{"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}}', "must not name a column twice. Got ['a']."),
+        (b'{"instances": [{"a": 1}, {"a": [2]}]}', "request: a: must hold single values. Got [2]."),
         (b"{", "request: must be JSON."),
     ],
 )
@@ -293,6 +294,11 @@ def test_csv_keeps_text_as_it_is_and_empty_cells_as_missing() -> None:
         read_rows(b"a,b\n1\n", "text/csv")
     with pytest.raises(DataError, match="must be CSV in UTF-8 with a header"):
         read_rows(b"", "text/csv")
+
+
+def test_csv_booleans_are_read_where_the_model_takes_booleans() -> None:
+    rows = read_rows(b"flag,text\nTrue,True\nfalse,0\n,x\nmaybe,y\n", "text/csv", ["flag", "absent"])
+    assert rows.to_dict("list") == {"flag": [True, False, None, "maybe"], "text": ["True", "0", "x", "y"]}
 
 
 def test_labels_of_metrics_are_escaped() -> None:

@@ -113,7 +113,8 @@ def _champion(champions: Champions, name: str) -> Champion:
 
 def _predict(champion: Champion, body: bytes, content_type: str, counters: Counters) -> JSONResponse:
     entry, model = champion.entry, champion.model
-    rows = read_rows(body, content_type)
+    booleans = [column.name for column in model.contract.inputs if column.type == "boolean"]
+    rows = read_rows(body, content_type, booleans)
     rows = rows.assign(**dict.fromkeys(champion.optional - set(rows.columns)))
     predictions = _as_json(model.predict_raw(rows), model.contract.classes)
     counters.add("airworthy_rows", len(rows), pipeline=entry.pipeline, version=entry.version)

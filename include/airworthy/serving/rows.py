@@ -5,21 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
 
 from airworthy.errors import DataError
 
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 _KEYS = ("dataframe_split", "dataframe_records", "instances")
 
 
-def read_rows(body: bytes, content_type: str) -> pd.DataFrame:
+def read_rows(body: bytes, content_type: str, booleans: Collection[str] = ()) -> pd.DataFrame:
     """Returns the rows as they were written; types are the model's business.
 
     Args:
         body: JSON with one of `dataframe_split`, `dataframe_records` and `instances`, or CSV with a header.
         content_type: As in the request's header; JSON when it is empty.
+        booleans: The columns in which CSV's `true` and `false` are no text.
 
     Raises:
         DataError: The body is none of these, or holds no rows.
@@ -28,13 +31,16 @@ def read_rows(body: bytes, content_type: str) -> pd.DataFrame:
     if kind == "application/json":
         frame = _json(body)
     elif kind == "text/csv":
-        frame = _csv(body)
+        frame = _csv(body, booleans)
     else:
         raise DataError("request: Content-Type", "must be application/json or text/csv", content_type)
     if frame.empty:
         raise DataError("request", "must hold at least one row")
     if not frame.columns.is_unique:
         raise DataError("request", "must not name a column twice", sorted(frame.columns[frame.columns.duplicated()]))
+    for name, column in frame.items():
+        if (nested := column.map(lambda value: isinstance(value, list | dict))).any():
+            raise DataError(f"request: {name}", "must hold single values", column[nested].iloc[0])
     return frame
 
 
@@ -68,7 +74,7 @@ def _records(key: str, rows: Any) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object)
 
 
-def _csv(body: bytes) -> pd.DataFrame:
+def _csv(body: bytes, booleans: Collection[str]) -> pd.DataFrame:
     """Reads CSV as text, so that a code such as 007 stays what it is; an empty cell is a missing value."""
     try:
         header, *rows = csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
@@ -78,4 +84,7 @@ def _csv(body: bytes) -> pd.DataFrame:
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise DataError(f"request: row {number}", f"must have {len(header)} fields, as the header", len(row))
-    return pd.DataFrame([[cell or None for cell in row] for row in rows], columns=pd.Index(header), dtype=object)
+    frame = pd.DataFrame([[cell or None for cell in row] for row in rows], columns=pd.Index(header), dtype=object)
+    for name in set(booleans) & set(header):
+        frame[name] = frame[name].map(lambda cell: _BOOLEANS.get(str(cell).lower(), cell))
+    return frame
