@@ -31,7 +31,7 @@ class Outcome:
         title: The expectation and its columns, e.g. `expect_column_values_to_be_between(distance)`.
         is_row_level: Whether it judges single rows.
         is_warning: Whether the file gives it a lower severity than `critical`.
-        status: `error` means it could not be judged; `reason` says why.
+        status: `error` means it could not be judged; `reason` says why, or what was observed.
         unexpected: How many rows fail a row-level expectation.
         rows: The positions of these rows; None if there are too many to list.
         result: Great Expectations' own result, as JSON.
@@ -140,20 +140,18 @@ def _judge(outcome: Outcome, result: Any) -> None:
     raised = [one for one in (info, *info.values()) if isinstance(one, dict) and one.get("raised_exception")]
     if raised:
         outcome.reason = str(raised[0]["exception_message"])[:_SHOWN]
-    elif found["success"]:
-        outcome.status = "passed"
-    else:
-        outcome.status = "failed"
-        outcome.unexpected = int(details.get("unexpected_count", 0))
-        outcome.reason = _reason(outcome, details)
-
-
-def _reason(outcome: Outcome, details: dict[str, Any]) -> str:
-    if not outcome.is_row_level:
-        return f"observed {_show(details['observed_value'])}" if "observed_value" in details else "does not hold"
-    seen = list(dict.fromkeys(map(_show, details.get("partial_unexpected_list", ()))))
-    examples = f", e.g. {', '.join(seen[:3])}" if seen else ""
-    return f"{outcome.unexpected} of {details['element_count']} rows fail{examples}"
+        return
+    outcome.status = "passed" if found["success"] else "failed"
+    failed = outcome.status == "failed"
+    if outcome.is_row_level and failed:
+        outcome.unexpected = int(details["unexpected_count"])
+        seen = list(dict.fromkeys(map(_show, details["partial_unexpected_list"])))
+        examples = f", e.g. {', '.join(seen[:3])}" if seen else ""
+        outcome.reason = f"{outcome.unexpected} of {details['element_count']} rows fail{examples}"
+    elif "observed_value" in details:
+        outcome.reason = f"observed {_show(details['observed_value'])}"
+    elif failed:
+        outcome.reason = "it does not"
 
 
 def _show(value: Any) -> str:

@@ -52,7 +52,7 @@ h1 { font-size: 1.6rem; margin: 0 0 1.5rem; } h2 { font-size: 1.1rem; margin: 2r
 p { margin: .4rem 0; max-width: 60rem; } figure { margin: 1rem 0; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 13.5px; }
 th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; }
+  vertical-align: top; max-width: 34rem; overflow-wrap: break-word; }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; } tbody tr:hover { background: var(--band); }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--warn); }

@@ -94,6 +94,11 @@ def test_exactly_the_allowed_share_passes(world: World) -> None:
     assert check(world, checked(world, KNOWN, share=0.2)).bad_rows == 2
 
 
+def test_a_share_that_floats_cannot_hold_is_still_exact(world: World) -> None:
+    world.rows = parcels(100, service=["lost"] * 29 + ["fast"] * 71)
+    assert check(world, checked(world, KNOWN, share=0.29)).bad_rows == 29
+
+
 def test_rows_that_fail_different_expectations_add_up(world: World) -> None:
     world.rows = parcels(service=["lost"] + ["fast"] * 9)
     assert check(world, checked(world, LIGHT, KNOWN, share=0.2)).bad_rows == 2
@@ -106,13 +111,15 @@ def test_column_and_table_level_failures_block_whatever_the_share(world: World) 
         {"expect_column_mean_to_be_between": {"column": "weight", "min_value": 10}},
         {"expect_table_row_count_to_be_between": {"min_value": 11}},
         {"expect_table_columns_to_match_set": {"column_set": ["id", "at"], "exact_match": True}},
+        {"expect_column_to_exist": {"column": "colour"}},
         share=1,
     )
     lines = blocked(world, pipeline)
     assert lines[0].startswith("raw[2026-01-05]: expect_column_mean_to_be_between(weight) must hold: observed 2.4")
     assert lines[1] == "raw[2026-01-05]: expect_table_row_count_to_be_between must hold: observed 10."
     assert lines[2].startswith("raw[2026-01-05]: expect_table_columns_to_match_set must hold: observed [")
-    assert len(lines) == 3
+    assert lines[3] == "raw[2026-01-05]: expect_column_to_exist(colour) must hold: it does not."
+    assert len(lines) == 4
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -73,7 +74,7 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
             stored before.
     """
     frame = store.read(RAW, partitions=[partition.key], version=raw.version)
-    allowed = int(pipeline.checks.allowed_bad_share * len(frame))
+    allowed = _allowed(pipeline, len(frame))
     outcomes = run(frame, [*implied(pipeline), *pipeline.checks.expectations], listed=allowed)
     bad, failed = _bad_rows(frame, outcomes)
     quarantine = _store_bad_rows(store, partition, frame, failed)
@@ -104,6 +105,10 @@ def implied(pipeline: Pipeline) -> list[Expectation]:
     complete = [Expectation(type="expect_column_values_to_not_be_null", kwargs={"column": name}) for name in key]
     some = Expectation(type="expect_table_row_count_to_be_between", kwargs={"min_value": 1})
     return [one for one in (some, *complete, unique) if one not in pipeline.checks.expectations]
+
+
+def _allowed(pipeline: Pipeline, rows: int) -> int:
+    return math.floor(pipeline.checks.allowed_bad_share * rows + 1e-9)  # 0.29 * 100 is less than 29
 
 
 def _bad_rows(frame: pd.DataFrame, outcomes: list[Outcome]) -> tuple[int, pd.Series[Any]]:
@@ -142,7 +147,7 @@ def _problems(pipeline: Pipeline, where: str, found: Validation, outcomes: list[
         elif outcome.status == "failed" and not outcome.is_row_level and not outcome.is_warning:
             yield DataError(where, f"{outcome.title} must hold: {outcome.reason}")
     share = pipeline.checks.allowed_bad_share
-    if found.bad_rows > share * found.rows:
+    if found.bad_rows > _allowed(pipeline, found.rows):
         reasons = [f"{one.title}: {one.reason}" for one in outcomes if one.status == "failed" and one.is_row_level]
         rule = f"at most {share:.2%} of the rows may fail (checks.allowed_bad_share)"
         yield DataError(where, rule, f"{found.bad_rows} of {found.rows}", ". ".join(reasons))
@@ -165,23 +170,27 @@ def _write_reports(
         f"{found.rows} rows of version {found.raw.version} of the table {RAW}: {blocked}. {found.bad_rows} rows fail; "
         f"up to {pipeline.checks.allowed_bad_share:.2%} of them may, and go to quarantine."
     )
+    rows = [_expectation_row(outcome) for outcome in sorted(outcomes, key=lambda one: one.status == "passed")]
     sections = [
         Section("Result", "\n\n".join([summary, *map(str, problems)])),
-        Section("Expectations", table=(("expectation", "with", "result", ""), [_expectation_row(o) for o in outcomes])),
+        Section("Expectations", table=(("expectation", "with", "result", ""), rows)),
     ]
     if len(failed):
         sample = frame.iloc[failed.index[:SAMPLES]]
-        rows = [
+        failing = [
             (n, failed[n], *map(_text, frame_row)) for n, frame_row in zip(sample.index, sample.to_numpy(), strict=True)
         ]
         title = f"Failing rows ({min(SAMPLES, len(failed))} of {len(failed)} in quarantine)"
-        sections.append(Section(title, table=((ROW, FAILED, *sample.columns), rows)))
+        sections.append(Section(title, table=((ROW, FAILED, *sample.columns), failing)))
     write_page(page, f"{pipeline.name}: validation of {found.raw.partition}", sections)
 
 
 def _expectation_row(outcome: Outcome) -> tuple[str, ...]:
     kwargs = {k: v for k, v in outcome.expectation.kwargs.items() if not k.startswith("column")}
-    settings = ", ".join(f"{name}={json.dumps(value, default=_plain)}" for name, value in kwargs.items())
+    settings = ", ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value, default=_plain)}"
+        for name, value in kwargs.items()
+    )
     status = "warning" if outcome.is_warning and outcome.status == "failed" else outcome.status
     return outcome.title, settings, status, outcome.reason
 
@@ -192,4 +201,4 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return "" if pd.isna(value) else str(value)
+    return "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
