@@ -12,7 +12,7 @@ from airworthy.stack.manager import Manager, Seen
 from airworthy.stack.programs import Program
 from airworthy.stack.state import State
 
-PATIENCE = 300.0  # seconds for all components together; a crash is seen at once, so this is for slow machines
+PATIENCE = 180.0  # seconds for all components together; a crash is seen at once, so this is for slow machines
 _LOG_LINES = 15
 
 

@@ -135,16 +135,19 @@ def forget(socket: Path) -> None:
 
 
 def configuration(state: State, programs: Sequence[Program], socket: Path) -> str:
-    """Returns Supervisor's configuration file. The environment is inherited, so no secret is in it."""
+    """Returns Supervisor's configuration file. The environment is inherited, so no secret is in it.
+
+    Paths are relative to the state folder, where it runs: Supervisor expands `%` in them a varying number of times.
+    """
     sections: dict[str, dict[str, object]] = {
         "unix_http_server": {"file": socket, "chmod": "0600"},
         "rpcinterface:supervisor": {
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         },
         "supervisord": {
-            "logfile": state.log("manager"),
-            "pidfile": state.home / "supervisord.pid",
-            "childlogdir": state.logs,
+            "logfile": state.log("manager").relative_to(state.home),
+            "pidfile": "supervisord.pid",
+            "childlogdir": state.logs.relative_to(state.home),
             **({"user": "root"} if os.geteuid() == 0 else {}),  # else it warns about running as root
         },
         f"group:{_SERVICES}": {"programs": ",".join(p.name for p in programs if p.name != "postgres")},
@@ -162,7 +165,6 @@ def _section(state: State, program: Program) -> dict[str, object]:
     once = program.health is None
     return {
         "command": shlex.join(program.command),
-        "directory": state.home,
         "priority": 1 if program.name == "postgres" else 999,
         "autostart": "false",
         "autorestart": "false" if once else "true",
@@ -173,7 +175,7 @@ def _section(state: State, program: Program) -> dict[str, object]:
         "stopasgroup": "false" if program.name == "postgres" else "true",
         "killasgroup": "true",
         "redirect_stderr": "true",
-        "stdout_logfile": state.log(program.name),
+        "stdout_logfile": state.log(program.name).relative_to(state.home),
         "stdout_logfile_maxbytes": "20MB",
         "stdout_logfile_backups": 1,
         **({"user": program.user} if program.user else {}),

@@ -80,7 +80,14 @@ def _create(state: State, user: str | None) -> None:
 
 def _run(program: str, user: str | None, *arguments: str, given: str = "") -> None:
     done = subprocess.run(
-        [str(_binaries() / program), *arguments], user=user, input=given, capture_output=True, text=True, cwd="/"
+        [str(_binaries() / program), *arguments],
+        user=user,
+        group=None if user is None else pwd.getpwnam(user).pw_gid,
+        extra_groups=None if user is None else (),
+        input=given,
+        capture_output=True,
+        text=True,
+        cwd="/",
     )
     if done.returncode != 0:
         raise ServiceError("postgres", f"{program} must succeed", done.returncode, (done.stderr or done.stdout).strip())
