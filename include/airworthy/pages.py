@@ -20,7 +20,7 @@ class Section:
     Attributes:
         heading: In plain text, as everything here.
         text: Paragraphs, separated by empty lines.
-        table: Column names and rows. A cell that begins with one of `MARKS` is coloured by it.
+        table: Column names and rows. A cell whose first word is one of `MARKS` is coloured by it.
         picture: A PNG image, or the text or bytes of an SVG one.
     """
 
@@ -109,7 +109,7 @@ def _cell(value: object) -> str:
             f'<td class="number">{value:,.6g}</td>' if isinstance(value, float) else f'<td class="number">{value}</td>'
         )
     text = str(value)
-    mark = next((style for word, style in MARKS.items() if text.startswith(word)), "")
+    mark = MARKS.get(text.replace(":", " ").partition(" ")[0], "")
     return f'<td class="{mark}">{escape(text)}</td>' if mark else f"<td>{escape(text)}</td>"
 
 

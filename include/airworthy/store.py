@@ -7,7 +7,7 @@ import hashlib
 import os
 import random
 import time as clock
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -231,27 +231,7 @@ def _conform(where: str, frame: pd.DataFrame, types: dict[str, pa.DataType], *, 
             type columns without a value.
     """
     names = [str(name) for name in frame.columns]
-    problems: list[DataError] = []
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        problems.append(DataError(where, "must have each column once", repeated))
-    if PARTITION in names:
-        problems.append(DataError(where, f"must not have a column named {PARTITION!r}; the store adds it"))
-    if fixed:
-        problems += [
-            DataError(f"{where}: {name}", "is a column of the table, but missing here")
-            for name in types
-            if name not in names
-        ]
-        problems += [
-            DataError(
-                f"{where}: {name}",
-                "is not a column of the table",
-                hint="A changed set of columns needs a new table: move the old one away and fill it again",
-            )
-            for name in names
-            if name not in types
-        ]
-    if problems:
+    if problems := _name_problems(where, names, types if fixed else None):
         raise Problems(where, problems)
     arrays = {}
     for position, name in enumerate(names):
@@ -262,6 +242,22 @@ def _conform(where: str, frame: pd.DataFrame, types: dict[str, pa.DataType], *, 
     if problems:
         raise Problems(where, problems)
     return pa.table({name: arrays[name] for name in (types if fixed else names)})
+
+
+def _name_problems(where: str, names: list[str], wanted: Collection[str] | None) -> list[DataError]:
+    problems = []
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        problems.append(DataError(where, "must have each column once", repeated))
+    if PARTITION in names:
+        problems.append(DataError(where, f"must not have a column named {PARTITION!r}; the store adds it"))
+    if wanted is None:
+        return problems
+    lost = [name for name in wanted if name not in names]
+    added = [name for name in names if name not in wanted]
+    hint = "A changed set of columns needs a new table: move the old one away and fill it again"
+    problems += [DataError(f"{where}: {name}", "is a column of the table, but missing here") for name in lost]
+    problems += [DataError(f"{where}: {name}", "is not a column of the table", hint=hint) for name in added]
+    return problems
 
 
 def _column(where: str, values: pd.Series[Any], wanted: pa.DataType | None, *, fixed: bool) -> pa.Array:

@@ -53,12 +53,16 @@ def test_everything_is_escaped(tmp_path: Path) -> None:
 
 
 def test_numbers_are_aligned_and_marks_coloured(tmp_path: Path) -> None:
-    text = render(tmp_path, Section("T", table=(("a",), [(1234.5678,), (12,), ("failed: no",), ("yes",), (True,)])))
+    text = render(
+        tmp_path,
+        Section("T", table=(("a",), [(1234.5678,), (12,), ("failed: no",), ("yes",), ("yesterday",), (True,)])),
+    )
     for cell in (
         '<td class="number">1,234.57</td>',
         '<td class="number">12</td>',
         '<td class="bad">failed: no</td>',
         '<td class="warn">yes</td>',
+        "<td>yesterday</td>",
         "<td>True</td>",
     ):
         assert cell in text
