@@ -124,5 +124,6 @@ $(CORE): .venv/bin/python $(INPUTS)
 	else \
 		echo "Bringing uv into .venv"; \
 		"$$found" -m venv --clear .venv || { echo "On Debian: apt install python3-venv" >&2; exit 1; }; \
-		.venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) uv; \
+		sed -n '/^uv==/,/[^\\]$$/p' $(CONSTRAINTS) | \
+			.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement /dev/stdin; \
 	fi

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from airworthy.airflow_api import AirflowApi, wait_for
 from airworthy.errors import ServiceError
 from airworthy.stack import Ports, free_ports, running_stack
 from airworthy.stack.environment import MARKER
@@ -165,6 +166,42 @@ def test_a_killed_manager_is_cleaned_up_by_the_next_up_and_by_down(site: Site) -
 
         assert stranger.poll() is None, "another stack's process was ended"
         stranger.kill()
+
+
+SLEEPY = """
+import os, subprocess
+from airflow.sdk import dag, task
+
+@dag
+def sleepy():
+    @task
+    def sleep():
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        with open(os.environ["PIDS"] + ".new", "w") as file:
+            file.write(f"{os.getpid()} {child.pid}")
+        os.rename(os.environ["PIDS"] + ".new", os.environ["PIDS"])
+        child.wait()
+
+    sleep()
+
+sleepy()
+"""
+
+
+def test_a_running_task_and_what_it_started_go_down_with_the_stack(site: Site, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "sleepy.py").write_text(SLEEPY)
+    extra = {"AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"), "PIDS": str(pids)}
+    with running_stack(site.home, site.config, site.ports, extra) as stack:
+        airflow = AirflowApi(stack.airflow_url, "admin", stack.password)
+        wait_for("the DAG", lambda: "sleepy" in {d["dag_id"] for d in airflow.get("dags")["dags"]} or None, timeout=60)
+        airflow.unpause("sleepy")
+        airflow.trigger("sleepy")
+        wait_for("the task", lambda: pids.exists() or None, timeout=60)
+        task, child = (psutil.Process(int(pid)) for pid in pids.read_text().split())
+    assert not task.is_running()
+    assert not child.is_running()
 
 
 def test_a_taken_port_is_named_with_its_variable_and_holder_before_anything_starts(site: Site) -> None:

