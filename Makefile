@@ -29,7 +29,7 @@ help:
 	@echo "  make up                start PostgreSQL, MLflow, Airflow and serving; print where they are"
 	@echo "  make down              take everything down; the state in .airworthy is kept"
 	@echo "  make status            show every component: state, process, uptime, memory, address"
-	@echo "  make logs              show the logs' ends  (COMPONENT=scheduler for one of them)"
+	@echo "  make logs              show the logs' ends  (COMPONENT=scheduler for one of them, FOLLOW=1 to go on)"
 	@echo "  make pipeline NAME=x   write a commented starter pipeline that runs as it is"
 	@echo "  make check             read the pipeline files and list every problem"
 	@echo "  make schema            write the JSON Schema that editors check pipeline files with"
@@ -58,7 +58,7 @@ status:
 
 logs:
 	@test -x .venv/bin/airworthy || { echo "Nothing is installed yet: make up"; exit 1; }
-	@.venv/bin/airworthy logs $(COMPONENT)
+	@.venv/bin/airworthy logs $(COMPONENT) $(if $(FOLLOW),--follow)
 
 pipeline: $(RUN)
 	@test -n "$(NAME)" || { echo "Say which: make pipeline NAME=churn" >&2; exit 2; }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from airworthy.errors import AirworthyError, ServiceError
+from airworthy.errors import AirworthyError, ConfigError
 
 # Progress must be seen as it happens, also through a pipe.
 say = partial(print, flush=True)
@@ -88,7 +88,7 @@ def _check(asked: argparse.Namespace) -> int:
     healthy, broken = load_all(folder)
     if asked.name is not None and asked.name not in {*healthy, *broken}:
         known = ", ".join(sorted({*healthy, *broken})) or "none"
-        raise ServiceError(str(folder), "must hold the pipeline", asked.name, f"There are: {known}")
+        raise ConfigError(str(folder), "must hold the pipeline", asked.name, f"There are: {known}")
     for name in sorted({*healthy, *broken} if asked.name is None else {asked.name}):
         say(f"{name}: fine" if name in healthy else f"{name}: broken\n{broken[name]}")
     return int(bool(broken) if asked.name is None else asked.name in broken)

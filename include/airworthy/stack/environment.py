@@ -92,9 +92,20 @@ def _mlflow_settings(state: State, ports: Ports) -> dict[str, str]:
 
 
 def _airflow_settings(state: State, ports: Ports) -> dict[str, str]:
+    return {
+        "AIRFLOW_HOME": str(state.airflow),
+        **{
+            f"AIRFLOW__{section.upper()}__{key.upper()}": str(value)
+            for section, settings in _airflow_sections(state, ports).items()
+            for key, value in settings.items()
+        },
+    }
+
+
+def _airflow_sections(state: State, ports: Ports) -> dict[str, dict[str, object]]:
     secrets = state.secrets()
     url = f"http://{HOST}:{ports.airflow}"
-    sections: dict[str, dict[str, object]] = {
+    return {
         "core": {
             "dags_folder": ROOT / "dags",
             "plugins_folder": ROOT / "plugins",
@@ -124,12 +135,4 @@ def _airflow_settings(state: State, ports: Ports) -> dict[str, str]:
         },
         "logging": {"base_log_folder": state.logs / "tasks"},
         "usage_data_collection": {"enabled": False},
-    }
-    return {
-        "AIRFLOW_HOME": str(state.airflow),
-        **{
-            f"AIRFLOW__{section.upper()}__{key.upper()}": str(value)
-            for section, settings in sections.items()
-            for key, value in settings.items()
-        },
     }

@@ -47,64 +47,78 @@ def programs(state: State, ports: Ports, stale: frozenset[str] = frozenset()) ->
         ports: Where the services listen.
         stale: The databases (airflow, mlflow) whose schema must be brought up to date first.
     """
-    python = (sys.executable, "-P", "-m")
-    upgrades = [_upgrade(name, python, ports) for name in ("airflow", "mlflow") if name in stale]
-    listen = ("--host", HOST, "--port")
-    airflow = f"http://{HOST}:{ports.airflow}"
 
     def after(database: str) -> tuple[str, ...]:
         return ("postgres", f"{database}-schema") if database in stale else ("postgres",)
 
-    def component(name: str, *options: str, stop_wait: int = 5) -> Program:
-        health = partial(_beats, ports.airflow, name.replace("-", "_"))
-        return Program(name, (*python, "airflow", name, *options), after("airflow"), health, stop_wait=stop_wait)
-
+    upgrades = [_upgrade(database, ports) for database in ("airflow", "mlflow") if database in stale]
+    airflow = _airflow(ports, after("airflow"))
+    mlflow = (*_module("mlflow"), "server", *_listen(ports.mlflow), "--workers", "1")
+    serving = (*_module("airworthy.serving"), *_listen(ports.serving))
     return (
-        Program(
-            "postgres",
-            postgres.command(state, ports),
-            health=lambda _: _accepts(state, ports),
-            stop_signal="INT",  # ends sessions instead of waiting for them
-            stop_wait=15,
-            user=postgres.system_user(),
-            url=f"postgresql://{HOST}:{ports.postgres}",
-        ),
+        _postgres(state, ports),
         *upgrades,
-        # LocalExecutor and the trigger log to files that the API server reads itself: no log servers.
-        component("scheduler", "--skip-serve-logs"),
-        Program(
-            "api-server",
-            (*python, "airflow", "api-server"),
-            after("airflow"),
-            lambda _: _answers(ports.airflow, "/api/v2/version") is not None,
-            url=airflow,
-        ),
-        component("dag-processor"),
-        component("triggerer", "--skip-serve-logs", stop_wait=2),  # sits out 10 s after all its work is done
-        Program(
-            "mlflow",
-            (*python, "mlflow", "server", *listen, str(ports.mlflow), "--workers", "1"),
-            after("mlflow"),
-            lambda _: _answers(ports.mlflow, "/health") is not None,
-            url=f"http://{HOST}:{ports.mlflow}",
-        ),
-        Program(
-            "serving",
-            (*python, "airworthy.serving", *listen, str(ports.serving)),
-            ("postgres",),
-            lambda _: _answers(ports.serving, "/ping") is not None,
-            url=f"http://{HOST}:{ports.serving}",
-        ),
+        *airflow,
+        Program("mlflow", mlflow, after("mlflow"), _on(ports.mlflow, "/health"), url=_url(ports.mlflow)),
+        Program("serving", serving, ("postgres",), _on(ports.serving, "/ping"), url=_url(ports.serving)),
     )
 
 
-def _upgrade(database: str, python: tuple[str, ...], ports: Ports) -> Program:
+def _postgres(state: State, ports: Ports) -> Program:
+    return Program(
+        "postgres",
+        postgres.command(state, ports),
+        health=lambda _: _accepts(state, ports),
+        stop_signal="INT",  # ends sessions instead of waiting for them
+        stop_wait=15,
+        user=postgres.system_user(),
+        url=f"postgresql://{HOST}:{ports.postgres}",
+    )
+
+
+def _airflow(ports: Ports, after: tuple[str, ...]) -> tuple[Program, ...]:
+    def component(name: str, *options: str, stop_wait: int = 5) -> Program:
+        health = partial(_beats, ports.airflow, name.replace("-", "_"))
+        return Program(name, (*_module("airflow"), name, *options), after, health, stop_wait=stop_wait)
+
+    server = (*_module("airflow"), "api-server")
+    return (
+        # LocalExecutor and the triggerer log to files that the API server reads itself: no log servers.
+        component("scheduler", "--skip-serve-logs"),
+        Program("api-server", server, after, _on(ports.airflow, "/api/v2/version"), url=_url(ports.airflow)),
+        component("dag-processor"),
+        component("triggerer", "--skip-serve-logs", stop_wait=2),  # sits out 10 s after all its work is done
+    )
+
+
+def _module(name: str) -> tuple[str, ...]:
+    return (sys.executable, "-P", "-m", name)
+
+
+def _listen(port: int) -> tuple[str, ...]:
+    return ("--host", HOST, "--port", str(port))
+
+
+def _url(port: int) -> str:
+    return f"http://{HOST}:{port}"
+
+
+def _on(port: int, path: str) -> Health:
+    return lambda _: _answers(port, path) is not None
+
+
+def _upgrade(database: str, ports: Ports) -> Program:
     commands = {
-        "airflow": ("airflow", "db", "migrate"),
+        "airflow": (*_module("airflow"), "db", "migrate"),
         # The password comes from PGPASSFILE: a command line is for everyone to read.
-        "mlflow": ("mlflow", "db", "upgrade", f"postgresql+psycopg2://postgres@{HOST}:{ports.postgres}/mlflow"),
+        "mlflow": (
+            *_module("mlflow"),
+            "db",
+            "upgrade",
+            f"postgresql+psycopg2://postgres@{HOST}:{ports.postgres}/mlflow",
+        ),
     }
-    return Program(f"{database}-schema", (*python, *commands[database]), after=("postgres",))
+    return Program(f"{database}-schema", commands[database], after=("postgres",))
 
 
 def _accepts(state: State, ports: Ports) -> bool:
