@@ -1,0 +1,188 @@
+"""`make demo`: a year of real flights, replayed through a real Airflow month by month.
+
+Partitions come in by a backfill, training runs over REST, each `as_of` the first of a month, so that
+every decision is made with what was known at the time.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from dateutil.relativedelta import relativedelta
+from rich.console import Console
+from rich.table import Table
+
+from airworthy.airflow_api import AirflowApi, wait_for
+from airworthy.config import Pipeline, load_pipeline
+from airworthy.errors import ServiceError
+from airworthy.partitions import partition_at
+from airworthy.profile import pipelines_dir
+
+PIPELINE = "flight_delays"
+MONTHS = tuple(datetime(2013, 4, 1, tzinfo=UTC) + relativedelta(months=number) for number in range(10))
+BACKFILL_TO = datetime(2013, 12, 30, tzinfo=UTC)
+
+
+class Replay:
+    """Drives one pipeline through its past, and tells what happens as it happens."""
+
+    def __init__(self, pipeline: Pipeline, airflow: AirflowApi, console: Console) -> None:
+        self.pipeline = pipeline
+        self.airflow = airflow
+        self.console = console
+        self.started = time.monotonic()
+        for part in ("ingest", "train", "monitor"):
+            airflow.unpause(f"{pipeline.name}.{part}")
+
+    def say(self, text: str) -> None:
+        self.console.print(f"[dim]{time.monotonic() - self.started:5.0f} s[/dim]  {text}")
+
+    def backfill(self) -> int:
+        """Starts the backfill of every partition, as the dialog in Airflow's UI does; returns its id."""
+        first = self.pipeline.start
+        self.say(f"backfill of [b]{self.pipeline.name}.ingest[/b], {first:%Y-%m-%d} to {BACKFILL_TO:%Y-%m-%d}")
+        return self.airflow.backfill(f"{self.pipeline.name}.ingest", first, BACKFILL_TO)
+
+    def wait_for_partitions(self, before: datetime) -> None:
+        """Returns once every partition that begins before a moment is there."""
+        dag_id = f"{self.pipeline.name}.ingest"
+
+        def ready() -> bool | None:
+            runs = self.airflow.runs(dag_id, logical_date_lt=before.isoformat())
+            if failed := [run["logical_date"] for run in runs if run["state"] == "failed"]:
+                hint = "Open the failed task's log in Airflow"
+                raise ServiceError(dag_id, "must succeed for every partition", failed, hint)
+            return True if runs and all(run["state"] == "success" for run in runs) else None
+
+        wait_for(f"partitions before {before:%Y-%m-%d}", ready, timeout=600, pause=0.5)
+
+    def train(self, as_of: datetime) -> None:
+        dag_id = f"{self.pipeline.name}.train"
+        run = self.airflow.wait(dag_id, self.airflow.trigger(dag_id, as_of=f"{as_of:%Y-%m-%d}"))
+        self.tell_training(run["dag_run_id"], as_of)
+
+    def tell_training(self, run_id: str, as_of: datetime, why: str = "") -> None:
+        dag_id = f"{self.pipeline.name}.train"
+        tasks = self.airflow.tasks(dag_id, run_id)
+        if bad := [name for name, task in tasks.items() if task["state"] not in {"success", "skipped"}]:
+            raise ServiceError(f"{dag_id} {run_id}", "must not fail", bad, "Open the task's log in Airflow")
+        verdicts = self.airflow.xcom(dag_id, run_id, "gates")
+        marks = "  ".join(f"{'[green]✓' if v['status'] == 'passed' else '[red]✗'} {v['gate']}[/]" for v in verdicts)
+        promoted = tasks["deploy"]["state"] == "success"
+        outcome = "[green]promoted[/green]" if promoted else "[yellow]not promoted[/yellow]"
+        self.say(f"train as of {as_of:%Y-%m-%d}{why}: {marks}  → {outcome}")
+
+    def monitor(self, moment: datetime) -> None:
+        """Monitors the last partition before a moment; follows the retrain it may ask for."""
+        dag_id = f"{self.pipeline.name}.monitor"
+        partition = partition_at(self.pipeline.partition, moment - timedelta(days=8))
+        known = {run["dag_run_id"] for run in self.airflow.runs(f"{self.pipeline.name}.train")}
+        run = self.airflow.wait(dag_id, self.airflow.trigger(dag_id, partition=partition.key))
+        if run["state"] != "success":
+            raise ServiceError(f"{dag_id} {run['dag_run_id']}", "must not fail", hint="Open the task's log in Airflow")
+        asked = self.airflow.tasks(dag_id, run["dag_run_id"])["decide"]["state"] == "success"
+        if not asked:
+            self.say(f"monitor {partition.key}: no retrain needed")
+            return
+        decision = self.airflow.xcom(dag_id, run["dag_run_id"], "decide")
+        self.say(f"monitor {partition.key}: [magenta]retrain requested[/magenta], {decision['reason']}")
+
+        def started() -> str | None:
+            runs = self.airflow.runs(f"{self.pipeline.name}.train")
+            return next((r["dag_run_id"] for r in runs if r["dag_run_id"] not in known), None)
+
+        run_id = wait_for("the training run that the request starts", started, timeout=60)
+        self.airflow.wait(f"{self.pipeline.name}.train", run_id)
+        self.tell_training(run_id, datetime.fromisoformat(decision["as_of"]), " (requested)")
+
+
+def live_prediction(pipeline: Pipeline, serving_url: str, console: Console) -> None:
+    """Asks the serving process about one real flight and shows who answered."""
+    from importlib import import_module
+
+    module, _, function = str(pipeline.source.model_dump()["function"]).partition(":")
+    rows = getattr(import_module(module), function)(datetime(2013, 12, 30, tzinfo=UTC), datetime(2013, 12, 31, tzinfo=UTC))
+    record = rows.drop(columns=[pipeline.label.column]).head(1).to_json(orient="records", date_format="iso")
+    answer = httpx.post(
+        f"{serving_url}/invocations", params={"pipeline": pipeline.name}, json={"dataframe_records": json.loads(record)}
+    )
+    answer.raise_for_status()
+    body = answer.json()
+    console.print(
+        f"Live prediction for flight {rows[pipeline.key[0]].iloc[0]}: [b]{body['predictions'][0]:.3f}[/b] chance of being "
+        f"late, answered by version [b]{body['model_version']}[/b]"
+    )
+
+
+def show_trainings(trainings: Sequence[Any], metric: str, console: Console) -> None:
+    """Prints a table with one line per training run."""
+    table = Table(title=f"Every training run ({metric} on the month before)")
+    gates = list(dict.fromkeys(verdict.gate for training in trainings for verdict in training.verdicts))
+    for column in ("as of", "challenger", "champion", *gates, "what happened"):
+        table.add_column(column, justify="right" if column in {"challenger", "champion"} else "left")
+    for training in trainings:
+        by_gate = {verdict.gate: verdict for verdict in training.verdicts}
+        table.add_row(
+            f"{training.challenger.as_of:%Y-%m-%d}",
+            f"{training.challenger_score:.4f}",
+            "-" if training.champion_score is None else f"{training.champion_score:.4f}",
+            *(_mark(by_gate.get(gate)) for gate in gates),
+            f"[green]{training.result}[/green]" if training.promoted else f"[yellow]{training.result}[/yellow]",
+        )
+    console.print(table)
+
+
+def _mark(verdict: Any) -> str:
+    if verdict is None:
+        return "-"
+    return {"passed": "[green]✓ passed[/green]", "failed": "[red]✗ failed[/red]"}.get(verdict.status, "[red]! error[/red]")
+
+
+@contextmanager
+def embedded_stack(console: Console) -> Iterator[Any]:
+    """Leaves the stack running after a demo that succeeded, and nothing at all after one that did not."""
+    from airworthy.stack import down, up
+
+    try:
+        yield up(console.print)
+    except BaseException:
+        down(console.print)
+        raise
+
+
+def run() -> None:
+    """Runs the demo against the embedded stack; afterwards the stack stays up for a look around."""
+    console = Console(highlight=False)
+    pipeline = load_pipeline(pipelines_dir() / f"{PIPELINE}.yaml")
+    with embedded_stack(console) as stack:
+        replay = Replay(pipeline, AirflowApi(stack.airflow_url, "admin", stack.password), console)
+        replay.backfill()
+        for as_of in MONTHS:
+            replay.wait_for_partitions(as_of)
+            if as_of != MONTHS[0]:
+                replay.monitor(as_of)
+            replay.train(as_of)
+        _show(pipeline, stack, console)
+
+
+def _show(pipeline: Pipeline, stack: Any, console: Console) -> None:
+    from airworthy import report
+    from airworthy.profile import load_profile
+
+    profile = load_profile(stack.environment)
+    found = report.history(pipeline, profile)
+    page = report.publish(found, profile)
+    console.print()
+    show_trainings(found.trainings, pipeline.metric, console)
+    live_prediction(pipeline, stack.serving_url, console)
+    console.print(f"\nScore by month, champion / blind retraining / static, as a picture: [b]{page}[/b]")
+    console.print(f"Airflow   {stack.airflow_url}  (admin / {stack.password})")
+    console.print(f"MLflow    {stack.mlflow_url}")
+    console.print(f"Report    {stack.airflow_url}/airworthy/reports/{pipeline.name}/history.html  (log in to Airflow first)")
+    console.print("\nThe stack keeps running for a look around; `make down` stops it.")
