@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk import CronDataIntervalTimetable
+
 from airworthy.partitions import cron
 from airworthy_airflow import assets
 from airworthy_airflow.declared import declared, partition_param, pipeline_dag
@@ -21,9 +22,7 @@ for pipeline in declared("ingest"):
         max_active_runs=4,
     ):
         raw = IngestOperator(task_id="ingest", pipeline=pipeline)
-        validation = ValidateOperator(
-            task_id="validate", pipeline=pipeline, raw=raw.output
-        )
+        validation = ValidateOperator(task_id="validate", pipeline=pipeline, raw=raw.output)
         ProcessOperator(
             task_id="process",
             pipeline=pipeline,

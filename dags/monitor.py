@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk import CronDataIntervalTimetable
+
 from airworthy.partitions import cron
 from airworthy_airflow import assets
 from airworthy_airflow.declared import declared, partition_param, pipeline_dag
@@ -22,12 +23,8 @@ for pipeline in declared("monitor"):
         max_active_runs=4,
     ):
         predictions = ScoreOperator(task_id="score", pipeline=pipeline)
-        drift = DriftOperator(
-            task_id="drift", pipeline=pipeline, predictions=predictions.output
-        )
-        performance = PerformanceOperator(
-            task_id="performance", pipeline=pipeline, predictions=predictions.output
-        )
+        drift = DriftOperator(task_id="drift", pipeline=pipeline, predictions=predictions.output)
+        performance = PerformanceOperator(task_id="performance", pipeline=pipeline, predictions=predictions.output)
         DecideOperator(
             task_id="decide",
             pipeline=pipeline,

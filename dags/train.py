@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable
+
 from airworthy_airflow import assets
 from airworthy_airflow.declared import as_of_param, declared, pipeline_dag
 from airworthy_airflow.operators import (
@@ -20,16 +21,12 @@ for pipeline in declared("train"):
         "train",
         schedule=[request]
         if cron is None
-        else AssetOrTimeSchedule(
-            timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=[request]
-        ),
+        else AssetOrTimeSchedule(timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=[request]),
         params={"as_of": as_of_param()},
         max_active_runs=1,  # a challenger is judged against the champion its predecessor may just have become
     ):
         challenger = TrainOperator(task_id="train", pipeline=pipeline)
-        evaluation = EvaluateOperator(
-            task_id="evaluate", pipeline=pipeline, challenger=challenger.output
-        )
+        evaluation = EvaluateOperator(task_id="evaluate", pipeline=pipeline, challenger=challenger.output)
         verdicts = GateOperator(
             task_id="gates",
             pipeline=pipeline,

@@ -33,9 +33,7 @@ class AirflowApi:
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=60)
-        token = self._send(
-            "POST", "/auth/token", json={"username": user, "password": password}
-        )["access_token"]
+        token = self._send("POST", "/auth/token", json={"username": user, "password": password})["access_token"]
         self._http.headers["Authorization"] = f"Bearer {token}"
 
     def get(self, path: str, **params: Any) -> Any:
@@ -59,9 +57,7 @@ class AirflowApi:
         }
         return str(self.post(f"dags/{dag_id}/dagRuns", body)["dag_run_id"])
 
-    def backfill(
-        self, dag_id: str, first: datetime, last: datetime, **options: Any
-    ) -> int:
+    def backfill(self, dag_id: str, first: datetime, last: datetime, **options: Any) -> int:
         """Starts a backfill as the UI's dialog does; returns its id."""
         body = {
             "dag_id": dag_id,
@@ -76,23 +72,15 @@ class AirflowApi:
         return dict(self.get(f"dags/{dag_id}/dagRuns/{run_id}"))
 
     def runs(self, dag_id: str, **filters: Any) -> list[dict[str, Any]]:
-        return list(
-            self.get(f"dags/{dag_id}/dagRuns", limit=1000, **filters)["dag_runs"]
-        )
+        return list(self.get(f"dags/{dag_id}/dagRuns", limit=1000, **filters)["dag_runs"])
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
         """Returns the task instances of a run by task id."""
-        found = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")[
-            "task_instances"
-        ]
+        found = self.get(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
         return {task["task_id"]: task for task in found}
 
-    def xcom(
-        self, dag_id: str, run_id: str, task_id: str, key: str = "return_value"
-    ) -> Any:
-        path = (
-            f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
-        )
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         return self.get(path, deserialize=True)["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1) -> str:
@@ -101,10 +89,7 @@ class AirflowApi:
             f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}",
             full_content=True,
         )
-        return "\n".join(
-            str(line.get("event", line)) if isinstance(line, dict) else line
-            for line in found["content"]
-        )
+        return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else line for line in found["content"])
 
     def wait(self, dag_id: str, run_id: str, timeout: float = 300) -> dict[str, Any]:
         """Returns the run once it has ended, whatever its state."""
@@ -120,19 +105,13 @@ class AirflowApi:
         try:
             response = self._http.request(method, path, **request)
         except httpx.HTTPError as error:
-            raise ServiceError(
-                where, f"Airflow must answer ({error})", hint="See `airworthy status`"
-            ) from error
+            raise ServiceError(where, f"Airflow must answer ({error})", hint="See `airworthy status`") from error
         if response.is_error:
-            raise ServiceError(
-                where, f"Airflow refused with {response.status_code}", _detail(response)
-            )
+            raise ServiceError(where, f"Airflow refused with {response.status_code}", _detail(response))
         return response.json() if response.content else None
 
 
-def wait_for(
-    what: str, ready: Callable[[], T | None], timeout: float, pause: float = 0.25
-) -> T:
+def wait_for(what: str, ready: Callable[[], T | None], timeout: float, pause: float = 0.25) -> T:
     """Returns the first value of `ready()` that is not None.
 
     Raises:

@@ -107,7 +107,9 @@ def live_prediction(pipeline: Pipeline, serving_url: str, console: Console) -> N
     from importlib import import_module
 
     module, _, function = str(pipeline.source.model_dump()["function"]).partition(":")
-    rows = getattr(import_module(module), function)(datetime(2013, 12, 30, tzinfo=UTC), datetime(2013, 12, 31, tzinfo=UTC))
+    rows = getattr(import_module(module), function)(
+        datetime(2013, 12, 30, tzinfo=UTC), datetime(2013, 12, 31, tzinfo=UTC)
+    )
     record = rows.drop(columns=[pipeline.label.column]).head(1).to_json(orient="records", date_format="iso")
     answer = httpx.post(
         f"{serving_url}/invocations", params={"pipeline": pipeline.name}, json={"dataframe_records": json.loads(record)}
@@ -115,8 +117,8 @@ def live_prediction(pipeline: Pipeline, serving_url: str, console: Console) -> N
     answer.raise_for_status()
     body = answer.json()
     console.print(
-        f"Live prediction for flight {rows[pipeline.key[0]].iloc[0]}: [b]{body['predictions'][0]:.3f}[/b] chance of being "
-        f"late, answered by version [b]{body['model_version']}[/b]"
+        f"Live prediction for flight {rows[pipeline.key[0]].iloc[0]}: [b]{body['predictions'][0]:.3f}[/b] chance of "
+        f"being late, answered by version [b]{body['model_version']}[/b]"
     )
 
 
@@ -141,7 +143,9 @@ def show_trainings(trainings: Sequence[Any], metric: str, console: Console) -> N
 def _mark(verdict: Any) -> str:
     if verdict is None:
         return "-"
-    return {"passed": "[green]✓ passed[/green]", "failed": "[red]✗ failed[/red]"}.get(verdict.status, "[red]! error[/red]")
+    return {"passed": "[green]✓ passed[/green]", "failed": "[red]✗ failed[/red]"}.get(
+        verdict.status, "[red]! error[/red]"
+    )
 
 
 @contextmanager
@@ -184,5 +188,7 @@ def _show(pipeline: Pipeline, stack: Any, console: Console) -> None:
     console.print(f"\nScore by month, champion / blind retraining / static, as a picture: [b]{page}[/b]")
     console.print(f"Airflow   {stack.airflow_url}  (admin / {stack.password})")
     console.print(f"MLflow    {stack.mlflow_url}")
-    console.print(f"Report    {stack.airflow_url}/airworthy/reports/{pipeline.name}/history.html  (log in to Airflow first)")
+    console.print(
+        f"Report    {stack.airflow_url}/airworthy/reports/{pipeline.name}/history.html  (log in to Airflow first)"
+    )
     console.print("\nThe stack keeps running for a look around; `make down` stops it.")

@@ -9,7 +9,7 @@ SHOWN = 10
 
 
 class AirworthyError(Exception):
-    """A problem a person can act on, rendered as `where: rule. Got value. Hint.`
+    """A problem a person can act on, rendered as `where: rule. Got value. Hint.`.
 
     Args:
         where: The place, e.g. `config/pipelines/churn.yaml: gates[0].floor` or `raw[2013-01-07]`.

@@ -7,18 +7,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 
-from airworthy.config import Pipeline, load_pipeline
+from airworthy.config import Pipeline
 from airworthy.errors import ServiceError
 from airworthy.evidence import LOWER_IS_BETTER
 from airworthy.ledger import Entry, Ledger
 from airworthy.metrics import score
 from airworthy.model_files import LoadedModel, load_model
-from airworthy.pages import Section, write_page
-from airworthy.profile import Profile, load_profile, pipelines_dir
+from airworthy.profile import Profile
 from airworthy.registry import Challenger, Registry
 from airworthy.store import Store
 from airworthy.verdict import Verdict
@@ -120,7 +120,7 @@ def _lines(pipeline: Pipeline, trainings: Sequence[Training], registry: Registry
 def _windows(trainings: Sequence[Training]) -> Iterator[tuple[datetime, datetime, tuple[Training, Training, Training]]]:
     """Yields each window with the trainings whose models the three policies would use in it."""
     champion = static = None
-    for training, following in zip(trainings, trainings[1:], strict=False):
+    for training, following in pairwise(trainings):
         if training.promoted:
             champion = training
             static = static or training
@@ -136,15 +136,27 @@ def picture(found: History) -> bytes:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
-    styles = {"champion": ("#1f6feb", "-", 2.4), "blind retraining": ("#d29922", "--", 1.6), "static": ("#8b949e", ":", 1.8)}
+    styles = {
+        "champion": ("#1f6feb", "-", 2.4),
+        "blind retraining": ("#d29922", "--", 1.6),
+        "static": ("#8b949e", ":", 1.8),
+    }
     positions = range(len(found.lines))
     for line, (colour, style, width) in styles.items():
-        axes.plot(positions, found.lines[line], style, color=colour, linewidth=width, label=line, marker="o", markersize=4)
+        axes.plot(
+            positions, found.lines[line], style, color=colour, linewidth=width, label=line, marker="o", markersize=4
+        )
     promoted = {t.challenger.as_of for t in found.trainings if t.promoted}
     marked = [i for i, start in enumerate(found.lines["from"]) if start.to_pydatetime() in promoted]
     if marked:
         axes.plot(
-            marked, found.lines["champion"].iloc[marked], "^", color="#1a7f37", markersize=10, label="a new champion", zorder=5
+            marked,
+            found.lines["champion"].iloc[marked],
+            "^",
+            color="#1a7f37",
+            markersize=10,
+            label="a new champion",
+            zorder=5,
         )
     axes.set_xticks(list(positions), [f"{start:%b %Y}" for start in found.lines["from"]], rotation=30, ha="right")
     axes.set_ylabel(found.pipeline.metric + (" (lower is better)" if found.pipeline.metric in LOWER_IS_BETTER else ""))

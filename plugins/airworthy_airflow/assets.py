@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk import Asset
+
 from airworthy.config import Pipeline
 
 

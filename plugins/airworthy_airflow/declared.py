@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from airflow.sdk import DAG, Param, get_parsing_context
+
 from airworthy.config import Pipeline, load_all, load_pipeline
 from airworthy.errors import Problems
 from airworthy.profile import pipelines_dir
@@ -38,12 +39,13 @@ def declared(part: Part) -> Iterator[Pipeline]:
             return
 
 
-def pipeline_dag(pipeline: Pipeline, part: Part, **arguments: Any) -> DAG:
+def pipeline_dag(pipeline: Pipeline, part: Part, *, schedule: Any, **arguments: Any) -> DAG:
     """Returns the DAG `<pipeline>.<part>` with everything that is the same for all of them."""
     return DAG(
         dag_id=f"{pipeline.name}.{part}",
         dag_display_name=f"{pipeline.name} · {part}",
         description=_DOES[part],
+        schedule=schedule,
         doc_md=_doc(pipeline, part),
         tags={"airworthy", pipeline.name, part, *pipeline.tags},
         start_date=pipeline.start,
@@ -61,14 +63,8 @@ def pipeline_dag(pipeline: Pipeline, part: Part, **arguments: Any) -> DAG:
 
 def partition_param(pipeline: Pipeline) -> Param:
     """Returns the parameter with which a person or a REST client picks the partition of a run."""
-    example = {"hour": "2013-01-07T05", "month": "2013-01-01"}.get(
-        pipeline.partition, "2013-01-07"
-    )
-    pattern = (
-        r"^\d{4}-\d{2}-\d{2}T\d{2}$"
-        if pipeline.partition == "hour"
-        else r"^\d{4}-\d{2}-\d{2}$"
-    )
+    example = {"hour": "2013-01-07T05", "month": "2013-01-01"}.get(pipeline.partition, "2013-01-07")
+    pattern = r"^\d{4}-\d{2}-\d{2}T\d{2}$" if pipeline.partition == "hour" else r"^\d{4}-\d{2}-\d{2}$"
     return Param(
         None,
         type=["null", "string"],
@@ -101,4 +97,5 @@ def _doc(pipeline: Pipeline, part: Part) -> str:
         "monitor": "**score** with the champion → **drift** against its training reference → **performance** where "
         "labels are known → **decide** whether to request a retrain.",
     }
-    return f"### {pipeline.name}\n{pipeline.description}\n\n{stages[part]}\n\nDeclared in `pipelines/{pipeline.name}.yaml`."
+    declared_in = f"Declared in `pipelines/{pipeline.name}.yaml`."
+    return f"### {pipeline.name}\n{pipeline.description}\n\n{stages[part]}\n\n{declared_in}"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.utils.types import DagRunType
+
 from airworthy.config import Pipeline
 from airworthy.errors import ConfigError
 from airworthy.partitions import Partition, parse_key, partition_at, utc

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 import time
 
 from airflow.listeners import hookimpl
@@ -19,13 +20,12 @@ log = logging.getLogger(__name__)
 @hookimpl
 def on_starting(component: object) -> None:
     """Leaves the profile's `preload` modules imported if this process is the scheduler."""
-    if getattr(component, "job_type", None) != "SchedulerJob":
+    # `component` has no job type yet when Airflow calls this, so the command decides.
+    if sys.argv[1:2] != ["scheduler"] or not hasattr(component, "executor_class"):
         return
     from airworthy.profile import load_profile
 
-    logging.getLogger("great_expectations").setLevel(
-        logging.WARNING
-    )  # else 216 lines at import
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # else 216 lines at import
     started = time.monotonic()
     modules = load_profile().preload
     for module in modules:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 from airflow.api_fastapi.core_api.security import get_user
-from airworthy.profile import load_profile
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import FileResponse
+
+from airworthy.profile import load_profile
 
 
 @cache
@@ -25,9 +26,7 @@ def build() -> FastAPI:
     def page(path: str) -> FileResponse:
         file = (root / path).resolve()
         if not (file.is_relative_to(root) and file.is_file()):
-            raise HTTPException(
-                404, f"There is no report {path!r}; it is written when its task has run"
-            )
+            raise HTTPException(404, f"There is no report {path!r}; it is written when its task has run")
         return FileResponse(file)
 
     return api

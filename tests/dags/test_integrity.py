@@ -19,7 +19,7 @@ import json, sys, time
 from airflow.dag_processing.dagbag import DagBag
 import airflow.sdk
 started = time.perf_counter()
-bag = DagBag(sys.argv[1], bundle_path=sys.argv[1], include_examples=False)
+bag = DagBag(sys.argv[1], bundle_path=sys.argv[1])
 print(json.dumps({
     "seconds": time.perf_counter() - started,
     "dags": {d: {"owner": g.owner, "tags": sorted(g.tags), "doc": g.doc_md, "description": g.description,

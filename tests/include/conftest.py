@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from toy_pipeline import TOY_FEATURES, Toy
 
 # The embedded PostgreSQL belongs to the stack; these tests also run where only `include/` and its needs are installed.

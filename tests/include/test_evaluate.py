@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
+
 from airworthy.config import Pipeline
 from airworthy.errors import ConflictError, ModelError
 from airworthy.ledger import Entry, Ledger
@@ -13,7 +15,6 @@ from airworthy.registry import Challenger, Registry
 from airworthy.stages.evaluate import evaluate, judge
 from airworthy.stages.train import train
 from toy_pipeline import Toy
-from mlflow import MlflowClient
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 GATES = [

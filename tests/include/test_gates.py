@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from airworthy.evidence import Evidence, Scores, Servable
 from airworthy.gates import Gate, judge_all
 from airworthy.gates.beats_champion import BeatsChampion

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+
 from airworthy.errors import ConflictError, ModelError, ServiceError
 from airworthy.ledger import Entry, Ledger
 

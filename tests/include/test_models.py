@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import FunctionTransformer
+
 from airworthy import kinds
 from airworthy.encoding import Encoder, class_names, describe_features, encode_label
 from airworthy.errors import ModelError, TrainError
 from airworthy.models import Matrix, Model
 from airworthy.models.sklearn import Sklearn
 from airworthy.models.xgboost import Xgboost
-from sklearn.metrics import roc_auc_score
-from sklearn.preprocessing import FunctionTransformer
 
 ROWS = 400
 TREES = {"max_depth": 3, "n_estimators": 20}

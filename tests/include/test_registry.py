@@ -7,13 +7,14 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
+
 from airworthy.errors import ModelError, ServiceError
 from airworthy.model_files import digest_of
 from airworthy.registry import Challenger, Registry
 from airworthy.stages.train import train
 from airworthy.verdict import Verdict
 from toy_pipeline import Toy
-from mlflow import MlflowClient
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 

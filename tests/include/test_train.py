@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
+
 from airworthy.errors import ServiceError, TrainError
 from airworthy.metrics import score
 from airworthy.model_files import REFERENCE, digest_of, load_model
@@ -15,7 +17,6 @@ from airworthy.stages.train import train
 from airworthy.stages.training_data import intervals, read_training_data
 from airworthy.store import Store
 from toy_pipeline import TOY_START, Toy
-from mlflow import MlflowClient
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 TUNE = {

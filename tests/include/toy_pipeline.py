@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+
 from airworthy.config import Pipeline, load_pipeline
 from airworthy.features import compute_features
 from airworthy.partitions import partitions_between

@@ -28,7 +28,11 @@ def config_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stack(config_dir: Path) -> Iterator[Any]:
     bundles = [
-        {"name": name, "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": {"path": str(path)}}
+        {
+            "name": name,
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(path)},
+        }
         for name, path in (("dags-folder", ROOT / "dags"), ("probes", HERE / "dags"))
     ]
     extra = {

@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.sdk import BaseOperator
-
 from airworthy_airflow import assets, links, reports
 from airworthy_airflow.moments import partition_of
-from airworthy_airflow.operators.stage import StageMixin, final_errors
+from airworthy_airflow.operators.stage import StageOperator, final_errors
 
 
-class IngestOperator(StageMixin, BaseOperator):
+class IngestOperator(StageOperator):
     """Publishes one partition of `raw` from the pipeline's source."""
 
     def execute(self, context: Any) -> dict[str, Any]:
         from airworthy.stages.ingest import ingest
 
         with final_errors():
-            raw = ingest(
-                self.pipeline, partition_of(context, self.pipeline), self.store
-            )
+            raw = ingest(self.pipeline, partition_of(context, self.pipeline), self.store)
         return raw.model_dump(mode="json")
 
 
-class ValidateOperator(StageMixin, BaseOperator):
+class ValidateOperator(StageOperator):
     """Checks a raw partition; bad rows go to `quarantine`, a bad partition fails the task.
 
     Args:
@@ -45,17 +41,13 @@ class ValidateOperator(StageMixin, BaseOperator):
 
         with final_errors():
             partition = partition_of(context, self.pipeline)
-            self.links[links.ValidationResult.__name__] = reports.url(
-                page_path(self.pipeline, partition)
-            )
+            self.links[links.ValidationResult.__name__] = reports.url(page_path(self.pipeline, partition))
             raw = TableRef.model_validate(self.raw)
-            validation = validate(
-                self.pipeline, partition, raw, self.store, self.profile.reports_dir
-            )
+            validation = validate(self.pipeline, partition, raw, self.store, self.profile.reports_dir)
         return validation.model_dump(mode="json")
 
 
-class ProcessOperator(StageMixin, BaseOperator):
+class ProcessOperator(StageOperator):
     """Publishes one partition of `features` and the asset event that says so.
 
     Args:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from airworthy.errors import ConflictError
 
+from airworthy.errors import ConflictError
 from airworthy_airflow import assets, links
 from airworthy_airflow.moments import as_of, is_backfill
-from airworthy_airflow.operators.stage import StageMixin, final_errors
+from airworthy_airflow.operators.stage import StageOperator, final_errors
 
 
-class TrainOperator(StageMixin, BaseOperator):
+class TrainOperator(StageOperator):
     """Trains and tunes a challenger on what was known at the run's `as_of`."""
 
     operator_extra_links = (links.MlflowRun(),)
@@ -29,13 +28,11 @@ class TrainOperator(StageMixin, BaseOperator):
         }
         with final_errors():
             challenger = train(self.pipeline, as_of(context), self.profile, tags=tags)
-        self.links[links.MlflowRun.__name__] = Registry(self.profile).run_url(
-            challenger.run_id
-        )
+        self.links[links.MlflowRun.__name__] = Registry(self.profile).run_url(challenger.run_id)
         return challenger.model_dump(mode="json")
 
 
-class _ChallengerOperator(StageMixin, BaseOperator):
+class _ChallengerOperator(StageOperator):
     """Works on a trained challenger, and links to its MLflow run.
 
     Args:
@@ -53,9 +50,7 @@ class _ChallengerOperator(StageMixin, BaseOperator):
         from airworthy.registry import Challenger, Registry
 
         challenger = Challenger.model_validate(self.challenger)
-        self.links[links.MlflowRun.__name__] = Registry(self.profile).run_url(
-            challenger.run_id
-        )
+        self.links[links.MlflowRun.__name__] = Registry(self.profile).run_url(challenger.run_id)
         return challenger
 
 
@@ -68,9 +63,7 @@ class EvaluateOperator(_ChallengerOperator):
 
         with final_errors():
             champion = Ledger(self.profile.ledger_url).champion(self.pipeline.name)
-            evaluation = evaluate(
-                self.pipeline, self._challenger(), champion, self.profile
-            )
+            evaluation = evaluate(self.pipeline, self._challenger(), champion, self.profile)
         return evaluation.model_dump(mode="json")
 
 
@@ -101,13 +94,9 @@ class GateOperator(_ChallengerOperator):
                 self.profile,
             )
         for verdict in verdicts:
-            self.log.info(
-                "gate %s %s: %s", verdict.gate, verdict.status, verdict.reason
-            )
+            self.log.info("gate %s %s: %s", verdict.gate, verdict.status, verdict.reason)
         if errors := [f"{v.gate}: {v.reason}" for v in verdicts if v.status == "error"]:
-            raise AirflowFailException(
-                f"{len(errors)} gate(s) could not judge, which blocks: {'; '.join(errors)}"
-            )
+            raise AirflowFailException(f"{len(errors)} gate(s) could not judge, which blocks: {'; '.join(errors)}")
         return [verdict.model_dump(mode="json") for verdict in verdicts]
 
 
@@ -134,9 +123,7 @@ class DeployOperator(_ChallengerOperator):
 
         challenger = self._challenger()
         if is_backfill(context):
-            raise AirflowSkipException(
-                "A backfill of a training DAG is a backtest: it never promotes"
-            )
+            raise AirflowSkipException("A backfill of a training DAG is a backtest: it never promotes")
         evaluation = Evaluation.model_validate(self.evaluation)
         verdicts = [Verdict.model_validate(verdict) for verdict in self.verdicts]
         with final_errors():
@@ -151,9 +138,7 @@ class DeployOperator(_ChallengerOperator):
                 )
             except ConflictError as conflict:
                 # Judging again needs `evaluate` to run against the new champion, which a retry of this task cannot do.
-                raise AirflowFailException(
-                    f"{conflict} Clear this run from `evaluate` on to judge again"
-                ) from conflict
+                raise AirflowFailException(f"{conflict} Clear this run from `evaluate` on to judge again") from conflict
         self.log.info("%s: %s", release.action, release.reason)
         self.links[links.Endpoint.__name__] = release.endpoint
         if release.action != "promoted":

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue
+from airflow.sdk import BaseSensorOperator, PokeReturnValue
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airworthy_airflow import assets, links, reports
 from airworthy_airflow.moments import is_backfill, partition_of
-from airworthy_airflow.operators.stage import StageMixin, final_errors
+from airworthy_airflow.operators.stage import StageOperator, final_errors
 
 
-class ScoreOperator(StageMixin, BaseSensorOperator):
+class ScoreOperator(StageOperator, BaseSensorOperator):
     """Publishes one partition of `predictions` by the champion, once its features are there.
 
     A sensor in reschedule mode: while the partition is not there it holds no slot.
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(
-            mode="reschedule", poke_interval=30, timeout=24 * 3600, **kwargs
-        )
+        super().__init__(mode="reschedule", poke_interval=30, timeout=24 * 3600, **kwargs)
 
     def poke(self, context: Any) -> PokeReturnValue:
         from airworthy.ledger import Ledger
@@ -38,16 +36,12 @@ class ScoreOperator(StageMixin, BaseSensorOperator):
                 )
                 return PokeReturnValue(is_done=False)
             if Ledger(self.profile.ledger_url).champion(self.pipeline.name) is None:
-                raise AirflowSkipException(
-                    f"{self.pipeline.name} has no champion yet; run {self.pipeline.name}.train"
-                )
+                raise AirflowSkipException(f"{self.pipeline.name} has no champion yet; run {self.pipeline.name}.train")
             predictions = score(self.pipeline, partition, self.profile)
-        return PokeReturnValue(
-            is_done=True, xcom_value=predictions.model_dump(mode="json")
-        )
+        return PokeReturnValue(is_done=True, xcom_value=predictions.model_dump(mode="json"))
 
 
-class _PredictionsOperator(StageMixin, BaseOperator):
+class _PredictionsOperator(StageOperator):
     """Works on a scored partition.
 
     Args:
@@ -101,7 +95,7 @@ class PerformanceOperator(_PredictionsOperator):
         return None if measured is None else measured.model_dump(mode="json")
 
 
-class DecideOperator(StageMixin, BaseOperator):
+class DecideOperator(StageOperator):
     """Requests a retrain if the pipeline's policy says so; else skips, saying why.
 
     A backfill only reports what it would have decided: it must not start a retrain per past partition.
@@ -126,17 +120,13 @@ class DecideOperator(StageMixin, BaseOperator):
                 self.pipeline,
                 partition_of(context, self.pipeline),
                 Drift.model_validate(self.drift),
-                None
-                if self.performance is None
-                else Performance.model_validate(self.performance),
+                None if self.performance is None else Performance.model_validate(self.performance),
             )
         self.log.info("retrain=%s: %s", decision.retrain, decision.reason)
         if not decision.retrain:
             raise AirflowSkipException(f"No retrain: {decision.reason}")
         if is_backfill(context):
-            raise AirflowSkipException(
-                f"Would request a retrain, but this is a backfill: {decision.reason}"
-            )
+            raise AirflowSkipException(f"Would request a retrain, but this is a backfill: {decision.reason}")
         context["outlet_events"][assets.retrain_request(self.pipeline)].extra = {
             "as_of": decision.as_of.isoformat(),
             "reason": decision.reason,

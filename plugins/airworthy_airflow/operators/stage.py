@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
+
 from airworthy.config import Pipeline
 from airworthy.errors import AirworthyError, ConflictError, ServiceError
 from airworthy.profile import Profile, load_profile
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
     from airworthy.store import Store
 
 
-class StageMixin:
-    """Gives an operator its pipeline and the places it works with."""
+class StageOperator(BaseOperator):
+    """Has a pipeline and knows the places it works with."""
 
     ui_color = "#e8f1fb"
 

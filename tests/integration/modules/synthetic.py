@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 
 ROWS = 300
-SHIFT_FROM = datetime(2026, 2, 1)
+SHIFT_FROM = datetime(2026, 2, 1, tzinfo=UTC)
 
 
 def extract(start: datetime, end: datetime) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def _seed(start: datetime) -> int:
 
 def _inputs(start: datetime, end: datetime) -> pd.DataFrame:
     random = np.random.default_rng(_seed(start))
-    shifted = start.replace(tzinfo=None) >= SHIFT_FROM
+    shifted = start >= SHIFT_FROM
     seconds = np.sort(random.integers(0, int((end - start).total_seconds()), ROWS))
     return pd.DataFrame(
         {
