@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from airworthy.config import Pipeline
+from airworthy.config import Pipeline, load_pipeline
 from airworthy.errors import ServiceError
 from airworthy.evidence import LOWER_IS_BETTER
 from airworthy.ledger import Entry, Ledger
 from airworthy.metrics import score
 from airworthy.model_files import LoadedModel, load_model
-from airworthy.profile import Profile
+from airworthy.profile import Profile, load_profile, pipelines_dir
 from airworthy.registry import Challenger, Registry
 from airworthy.store import Store
 from airworthy.verdict import Verdict
@@ -167,3 +167,35 @@ def picture(found: History) -> bytes:
     figure.savefig(buffer, format="svg")
     plt.close(figure)
     return buffer.getvalue()
+
+
+def publish(found: History, profile: Profile) -> Path:
+    """Returns the page `<pipeline>/history.html` below the profile's `reports_dir`, written whole."""
+    metric = found.pipeline.metric
+    rows = [
+        (
+            f"{training.challenger.as_of:%Y-%m-%d}",
+            f"{training.challenger_score:.4f}",
+            "-" if training.champion_score is None else f"{training.champion_score:.4f}",
+            "; ".join(f"{verdict.gate} {verdict.status}: {verdict.reason}" for verdict in training.verdicts),
+            training.result,
+        )
+        for training in found.trainings
+    ]
+    columns = ("as of", f"challenger {metric}", f"champion {metric}", "verdicts", "what happened")
+    file = profile.reports_dir / found.pipeline.name / "history.html"
+    write_page(
+        file,
+        f"{found.pipeline.name}: history",
+        [
+            Section(heading="Score over time", picture=picture(found).decode()),
+            Section(heading="Every training run", table=(columns, rows)),
+        ],
+    )
+    return file
+
+
+def run(pipeline: str) -> None:
+    """Writes the history page of one pipeline and prints where it is."""
+    profile = load_profile()
+    print(publish(history(load_pipeline(pipelines_dir() / f"{pipeline}.yaml"), profile), profile))
