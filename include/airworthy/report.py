@@ -18,6 +18,7 @@ from airworthy.evidence import LOWER_IS_BETTER
 from airworthy.ledger import Entry, Ledger
 from airworthy.metrics import score
 from airworthy.model_files import LoadedModel, load_model
+from airworthy.pages import Section, write_page
 from airworthy.profile import Profile, load_profile, pipelines_dir
 from airworthy.registry import Challenger, Registry
 from airworthy.store import Store

@@ -9,7 +9,6 @@ import os
 import uvicorn
 
 from airworthy.profile import home, load_profile
-from airworthy.ledger import Ledger
 from airworthy.serving.app import build
 from airworthy.serving.champion import Champions
 
@@ -22,9 +21,7 @@ def main() -> None:
     logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("airworthy").setLevel("INFO")
     poll = float(os.environ.get("AIRWORTHY_SERVING_POLL", "0.5"))
-    profile = load_profile()
-    Ledger(profile.ledger_url).create()
-    champions = Champions(profile, home() / "serving", poll)
+    champions = Champions(load_profile(), home() / "serving", poll)
     uvicorn.run(build(champions), host=given.host, port=given.port, log_level="warning", access_log=False)
 
 
