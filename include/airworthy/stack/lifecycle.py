@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from airworthy import profile
 from airworthy.errors import ServiceError
+from airworthy.ledger import Ledger
 from airworthy.stack import postgres, processes
 from airworthy.stack.environment import stack_environment
 from airworthy.stack.health import bring_up
@@ -163,6 +164,7 @@ def _start(state: State, config: Path, ports: Ports, extra: dict[str, str], say:
     declared = programs(state, ports, _stale(state, versions))
     manager = launch(state, declared, socket, stack.environment)
     bring_up(manager, declared, state, say)
+    Ledger(stack.environment["AIRWORTHY_LEDGER_URL"]).create()
     state.schema_versions = versions
     return stack
 
