@@ -6,7 +6,7 @@ Source: Airflow's own OpenAPI document, served at `/docs` of the running API ser
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -84,12 +84,12 @@ class AirflowApi:
         return self.get(path, deserialize=True)["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, attempt: int = 1) -> str:
-        """Returns one attempt's log as text."""
+        """Returns one attempt's log as text, exceptions with their messages, no stack trace."""
         found = self.get(
             f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}",
             full_content=True,
         )
-        return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else line for line in found["content"])
+        return "\n".join(text for line in found["content"] for text in _lines(line))
 
     def wait(self, dag_id: str, run_id: str, timeout: float = 300) -> dict[str, Any]:
         """Returns the run once it has ended, whatever its state."""
@@ -99,6 +99,15 @@ class AirflowApi:
             return run if run["state"] in ENDED else None
 
         return wait_for(f"run {dag_id} {run_id}", ended, timeout)
+
+    def wait_for_backfill(self, dag_id: str, timeout: float = 300) -> list[dict[str, Any]]:
+        """Returns the DAG's backfill runs once all have ended; Airflow itself marks a backfill done 30 s later."""
+
+        def ended() -> list[dict[str, Any]] | None:
+            runs = self.runs(dag_id, run_type="backfill")
+            return runs if runs and all(run["state"] in ENDED for run in runs) else None
+
+        return wait_for(f"backfill of {dag_id}", ended, timeout)
 
     def _send(self, method: str, path: str, **request: Any) -> Any:
         where = f"{method} {self._http.base_url}{path}"
@@ -123,6 +132,15 @@ def wait_for(what: str, ready: Callable[[], T | None], timeout: float, pause: fl
             raise ServiceError(what, f"must be done within {timeout:.0f} s")
         time.sleep(pause)
     return found
+
+
+def _lines(line: Any) -> Iterator[str]:
+    if isinstance(line, str):
+        yield line
+        return
+    yield str(line.get("event", line))
+    for error in line.get("error_detail") or ():
+        yield f"{error['exc_type']}: {error['exc_value']}"
 
 
 def _detail(response: httpx.Response) -> Any:

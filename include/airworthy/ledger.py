@@ -127,6 +127,33 @@ class Ledger:
             last = _last(connection, pipeline)
         return last if last is not None and last.version else None
 
+    def standing(self, pipeline: str) -> list[Entry]:
+        """Returns the promotions that no rollback took back, oldest first.
+
+        Raises:
+            ServiceError: The database does not answer.
+        """
+        return _standing(self.entries(pipeline))
+
+    def champion_at(self, pipeline: str, moment: datetime, *, besides: str = "") -> Entry | None:
+        """Returns the last standing promotion of a model trained as of `moment` or earlier.
+
+        It is what a challenger of that moment is judged against; leaving its own run out makes judging again,
+        also after it was promoted, the same comparison.
+
+        Args:
+            pipeline: Whose champion.
+            moment: What was known then.
+            besides: The MLflow run whose promotion does not count.
+
+        Raises:
+            ServiceError: The database does not answer.
+        """
+        for entry in reversed(self.standing(pipeline)):
+            if entry.as_of and entry.as_of <= moment and entry.run_id != besides:
+                return entry
+        return None
+
     def promote(
         self,
         *,
@@ -179,7 +206,7 @@ class Ledger:
             entries = _entries(connection, pipeline)
             last = entries[-1] if entries else None
             _expect(pipeline, expected, last)
-            before = _champions(entries)[-2:-1]
+            before = _standing(entries)[-2:-1]
             fields: dict[str, Any] = dict.fromkeys(("version", "model_id", "run_id", "digest", "evidence"), "")
             fields["as_of"] = None
             if before:
@@ -235,14 +262,13 @@ def _last(connection: sa.Connection, pipeline: str) -> Entry | None:
     return None if row is None else Entry.model_validate(dict(row))
 
 
-def _champions(entries: Sequence[Entry]) -> list[Entry]:
-    """Returns the promotions that still stand, oldest first: a rollback takes back the latest of them."""
+def _standing(entries: Sequence[Entry]) -> list[Entry]:
     standing: list[Entry] = []
     for entry in entries:
         if entry.promotes:
             standing.append(entry)
         else:
-            standing.pop()
+            standing.pop()  # a rollback takes back the latest
     return standing
 
 

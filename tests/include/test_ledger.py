@@ -24,14 +24,16 @@ def ledger(url: str) -> Ledger:
     return made
 
 
-def promote(ledger: Ledger, version: str, expected: str | None, pipeline: str = "flights") -> Entry:
+def promote(
+    ledger: Ledger, version: str, expected: str | None, pipeline: str = "flights", as_of: datetime = AS_OF
+) -> Entry:
     return ledger.promote(
         pipeline=pipeline,
         version=version,
         model_id=f"m-{version}",
         run_id=f"run-{version}",
         digest=version[0] * 64,
-        as_of=AS_OF,
+        as_of=as_of,
         expected=expected,
         actor="manual__2013-05-01",
         evidence="e" * 64,
@@ -93,6 +95,19 @@ def test_rolling_back_the_first_promotion_leaves_no_champion(ledger: Ledger) -> 
     assert ledger.rollback("flights", "1", "deploy").version == ""
     assert ledger.champion("flights") is None
     assert promote(ledger, "2", None).sequence == 3
+
+
+def test_the_champion_of_a_moment_is_the_last_one_trained_by_then(ledger: Ledger) -> None:
+    june, july = datetime(2013, 6, 1, tzinfo=UTC), datetime(2013, 7, 1, tzinfo=UTC)
+    may = promote(ledger, "1", None)
+    later = promote(ledger, "2", "1", as_of=july)
+    assert ledger.champion_at("flights", datetime(2013, 4, 1, tzinfo=UTC)) is None
+    assert ledger.champion_at("flights", june) == may
+    assert ledger.champion_at("flights", july) == later
+    assert ledger.champion_at("flights", july, besides="run-2") == may
+    ledger.rollback("flights", "2", "deploy")
+    assert ledger.champion_at("flights", july) == may
+    assert ledger.standing("flights") == [may]
 
 
 def test_a_rollback_states_what_it_expects_too(ledger: Ledger) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,29 @@ from airworthy.stack import running_stack
 from airworthy.store import Store
 
 HERE = Path(__file__).parent
+# The pipelines of these tests: `tiny.yaml`, and what is different about the others.
+VARIANTS: dict[str, dict[str, str]] = {
+    "tiny": {},
+    "outage": {},
+    "noise": {"synthetic:extract": "synthetic:extract_noise"},
+    "one_class": {"synthetic:extract": "synthetic:extract_one_class"},
+    "no_column": {"synthetic:extract": "synthetic:extract_without_label"},
+    "raising": {"synthetic:features": "synthetic:raising_features"},
+    "not_parquet": {'python: {function: "synthetic:extract"}': "files: {glob: 'DATA/{partition}.parquet'}"},
+}
 
 
 @pytest.fixture(scope="session")
 def config_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project") / "config"
-    shutil.copytree(HERE / "pipelines", folder / "pipelines")
+    (folder / "pipelines").mkdir(parents=True)
+    for name, replaced in VARIANTS.items():
+        text = (HERE / "tiny.yaml").read_text()
+        for old, new in replaced.items():
+            assert old in text
+            text = text.replace(old, new)
+        text = text.replace("DATA", str(folder.parent / "data"))
+        (folder / "pipelines" / f"{name}.yaml").write_text(text)
     return folder
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from airworthy.airflow_api import AirflowApi, wait_for
+from airworthy.stack import up
+from airworthy.stack.state import State
 
 BROKEN = """
 description: Three things are wrong here
@@ -53,27 +57,42 @@ def test_features_that_raise_name_the_function_and_the_line(airflow) -> None:
     assert "synthetic:raising_features" in log and "no_such_column" in log
 
 
+def test_a_missing_column_is_named_with_what_the_source_gives(airflow) -> None:
+    log = failed_log(airflow, "no_column.ingest", "ingest", partition="2026-01-05")
+    assert "raw[2026-01-05]: late: must be a column" in log and "The source gives" in log
+
+
+def test_a_file_that_is_not_parquet_ingests_nothing(airflow, config_dir: Path) -> None:
+    file = config_dir.parent / "data" / "2026-01-05.parquet"
+    file.parent.mkdir()
+    file.write_text("id,at,load")
+    log = failed_log(airflow, "not_parquet.ingest", "ingest", partition="2026-01-05")
+    assert f"{file}: must be a Parquet file" in log and "nothing was ingested" in log
+
+
 def test_a_label_of_one_class_cannot_be_trained_on(airflow) -> None:
     airflow.unpause("one_class.ingest")
     first, last = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 5, tzinfo=UTC)
-    number = airflow.backfill("one_class.ingest", first, last)
-    wait_for("the backfill", lambda: airflow.get(f"backfills/{number}")["completed_at"], 180)
+    airflow.backfill("one_class.ingest", first, last)
+    assert {run["state"] for run in airflow.wait_for_backfill("one_class.ingest")} == {"success"}
     log = failed_log(airflow, "one_class.train", "train", as_of="2026-01-06")
     assert "late" in log and "one class" in log
 
 
 def test_mlflow_down_during_train_fails_with_its_address_and_recovers(airflow, stack) -> None:
-    airflow.unpause("tiny.ingest")
-    runs = [airflow.trigger("tiny.ingest", partition=f"2026-01-{day:02d}") for day in range(11, 17)]
-    assert {airflow.wait("tiny.ingest", run)["state"] for run in runs} == {"success"}
-    stack.stop("mlflow")
+    airflow.unpause("outage.ingest")
+    runs = [airflow.trigger("outage.ingest", partition=f"2026-01-{day:02d}") for day in range(1, 7)]
+    assert {airflow.wait("outage.ingest", run)["state"] for run in runs} == {"success"}
+    socket = State(stack.home).running.socket
+    ctl = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{socket}"]
+    subprocess.run([*ctl, "stop", "services:mlflow"], check=True)
     try:
-        log = failed_log(airflow, "tiny.train", "train", as_of="2026-01-17")
+        log = failed_log(airflow, "outage.train", "train", as_of="2026-01-07")
     finally:
-        stack.start("mlflow")
+        up(home=stack.home)
     assert stack.mlflow_url in log and "MLflow" in log
-    run_id = airflow.trigger("tiny.train", as_of="2026-01-17")
-    assert airflow.wait("tiny.train", run_id)["state"] == "success"
+    run_id = airflow.trigger("outage.train", as_of="2026-01-07")
+    assert airflow.wait("outage.train", run_id)["state"] == "success"
 
 
 @pytest.mark.parametrize("path", ["tiny/validate/2026-01-05.html"])

@@ -13,15 +13,15 @@ from airworthy.errors import ServiceError
 from airworthy.ledger import Ledger
 from airworthy.store import Store
 
+TINY = Path(__file__).with_name("tiny.yaml")
 FIRST, LAST = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 10, tzinfo=UTC)
 
 
 def backfilled(airflow: AirflowApi, dag_id: str, first: datetime, last: datetime, **options: object) -> list[dict]:
-    """Returns the runs of a finished backfill of one DAG."""
+    """Returns the runs of the finished backfills of one DAG."""
     airflow.unpause(dag_id)
-    number = airflow.backfill(dag_id, first, last, **options)
-    wait_for(f"backfill {number}", lambda: airflow.get(f"backfills/{number}")["completed_at"], timeout=240)
-    return [run for run in airflow.runs(dag_id) if run["run_type"] == "backfill"]
+    airflow.backfill(dag_id, first, last, **options)
+    return airflow.wait_for_backfill(dag_id)
 
 
 def trained(airflow: AirflowApi, pipeline: str, as_of: str) -> str:
@@ -44,11 +44,19 @@ def promoted(airflow: AirflowApi, ingested: list[dict]) -> str:
 
 def test_a_backfill_ingests_every_partition(airflow, ingested, store) -> None:
     assert {run["state"] for run in ingested} == {"success"}
-    assert store.partitions("features") == [f"2026-01-{day:02d}" for day in range(1, 11)]
+    assert len(ingested) == 10
+    assert set(store.partitions("features")) >= {f"2026-01-{day:02d}" for day in range(1, 11)}
 
 
 def test_a_second_backfill_changes_no_table(airflow, ingested, store) -> None:
     before = {table: store.version(table) for table in ("raw", "features")}
+
+    def first_is_done() -> bool | None:
+        return (
+            all(known["completed_at"] for known in airflow.get("backfills", dag_id="tiny.ingest")["backfills"]) or None
+        )
+
+    wait_for("Airflow to mark the first backfill done", first_is_done, timeout=90)
     again = backfilled(airflow, "tiny.ingest", FIRST, FIRST + timedelta(days=1), reprocess_behavior="completed")
     assert {run["state"] for run in again} == {"success"}
     assert {table: store.version(table) for table in before} == before
@@ -140,13 +148,13 @@ def test_drift_requests_a_retrain_that_runs_on_its_own(airflow, promoted) -> Non
 
 def test_the_schedule_ingests_and_trains_on_its_own(airflow: AirflowApi, stack, config_dir: Path) -> None:
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    text = (config_dir / "pipelines" / "tiny.yaml").read_text()
+    text = TINY.read_text()
     for old, new in (
         ("start: 2026-01-01", f"start: {now - timedelta(hours=4):%Y-%m-%dT%H:%M:%SZ}"),
         ("end: 2026-03-01", "catchup: true"),
         ("partition: day", "partition: hour"),
         ("matures_after: 1 hour", "matures_after: 0 hours"),
-        ('schedule: "0 0 * * *", holdout: 3 days', 'schedule: "* * * * *", holdout: 2 hours'),
+        ('schedule: "0 0 * * *", holdout: 3 days', 'schedule: "0 * * * *", holdout: 2 hours'),
         ("max_value: 5", "max_value: 9"),
     ):
         assert old in text

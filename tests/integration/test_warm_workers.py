@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 
 from airworthy.airflow_api import AirflowApi
 
@@ -23,7 +24,16 @@ def test_a_task_of_each_stage_imports_no_heavy_library(probes, stage: str) -> No
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_forking_parent_has_no_threads_and_no_open_socket(probes, stage: str) -> None:
-    """One thread means no OpenMP or BLAS pool and no telemetry thread, whose locks a fork would copy."""
+def test_the_forking_parent_has_one_thread(probes, stage: str) -> None:
+    """So it has no OpenMP or BLAS pool and no telemetry thread, whose locks a fork would copy."""
     assert probes[stage]["parent_threads"] == 1
-    assert probes[stage]["parent_sockets"] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_forking_parent_has_no_socket_but_airflows_own(probes, stack, stage: str) -> None:
+    """Airflow's worker keeps two: its metadata database and its API server. Preloading must not add any."""
+    sockets = probes[stage]["parent_sockets"]
+    assert {remote for _, remote in sockets} <= {stack.ports.airflow, stack.ports.postgres}
+    with sa.create_engine(stack.environment["AIRWORTHY_LEDGER_URL"]).connect() as connection:
+        others = "SELECT client_port FROM pg_stat_activity WHERE client_port > 0 AND datname <> 'airflow'"
+        assert not {local for local, _ in sockets} & set(connection.execute(sa.text(others)).scalars())

@@ -119,6 +119,8 @@ def _airflow_sections(state: State, ports: Ports) -> dict[str, dict[str, object]
             "simple_auth_manager_users": "admin:admin",
             "simple_auth_manager_passwords_file": state.passwords,
         },
+        # A worker takes this long to see that its task has ended; until then a skip is not recorded, its slot not free.
+        "workers": {"min_heartbeat_interval": 1},
         "database": {"sql_alchemy_conn": database_url(state, ports, "airflow")},
         "api": {"host": HOST, "port": ports.airflow, "base_url": url, "workers": 1, "secret_key": secrets.api},
         "api_auth": {"jwt_secret": secrets.jwt},

@@ -65,7 +65,7 @@ def evaluate(pipeline: Pipeline, challenger: Challenger, champion: Entry | None,
     Args:
         pipeline: Whose gates will judge.
         challenger: What `train` returned.
-        champion: What the ledger says; None if there is no champion.
+        champion: Whom the challenger is judged against (`Ledger.champion_at`); None if there is no champion.
         profile: Where the tables and MLflow are.
 
     Raises:

@@ -191,16 +191,12 @@ def _champion_at(pipeline: Pipeline, partition: Partition, profile: Profile) -> 
 
     A partition from before every champion gets the one that was trained on the least of what came later.
     """
-    standing: dict[str, Entry] = {}
-    for entry in Ledger(profile.ledger_url).entries(pipeline.name):
-        if entry.action == "promote":
-            standing[entry.version] = entry
-        else:
-            standing.pop(entry.expected or "", None)
-    if not standing:
+    ledger = Ledger(profile.ledger_url)
+    if champion := ledger.champion_at(pipeline.name, partition.start):
+        return champion
+    if not (standing := ledger.standing(pipeline.name)):
         raise AirworthyError(pipeline.name, "must have a champion to monitor", hint=f"Run {pipeline.name}.train first")
-    known = [entry for entry in standing.values() if _as_of(entry) <= partition.start]
-    return known[-1] if known else min(standing.values(), key=_as_of)
+    return min(standing, key=_as_of)
 
 
 def _as_of(entry: Entry) -> datetime:

@@ -62,8 +62,11 @@ class EvaluateOperator(_ChallengerOperator):
         from airworthy.stages.evaluate import evaluate
 
         with final_errors():
-            champion = Ledger(self.profile.ledger_url).champion(self.pipeline.name)
-            evaluation = evaluate(self.pipeline, self._challenger(), champion, self.profile)
+            challenger = self._challenger()
+            champion = Ledger(self.profile.ledger_url).champion_at(
+                self.pipeline.name, challenger.as_of, besides=challenger.run_id
+            )
+            evaluation = evaluate(self.pipeline, challenger, champion, self.profile)
         return evaluation.model_dump(mode="json")
 
 

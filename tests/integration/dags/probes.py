@@ -31,7 +31,9 @@ class ProbeOperator(BaseOperator):
         return {
             "imported_late": sorted(heavy & late),
             "parent_threads": parent.num_threads(),
-            "parent_sockets": [str(c.raddr) for c in parent.net_connections() if c.status == "ESTABLISHED"],
+            "parent_sockets": [
+                [c.laddr.port, c.raddr.port] for c in parent.net_connections() if c.status == "ESTABLISHED"
+            ],
         }
 
 

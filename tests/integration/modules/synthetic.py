@@ -30,6 +30,10 @@ def extract_one_class(start: datetime, end: datetime) -> pd.DataFrame:
     return _inputs(start, end).assign(late=0)
 
 
+def extract_without_label(start: datetime, end: datetime) -> pd.DataFrame:
+    return _inputs(start, end)
+
+
 def features(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"load": frame["load"], "line": frame["line"], "hour": frame["at"].dt.hour})
 
