@@ -48,6 +48,14 @@ class AirflowApi:
     def unpause(self, dag_id: str, paused: bool = False) -> None:
         self.patch(f"dags/{dag_id}", {"is_paused": paused})
 
+    def wait_for_dags(self, *dag_ids: str, timeout: float = 120) -> None:
+        """Returns once Airflow has read the files that declare these DAGs."""
+
+        def known() -> bool | None:
+            return set(dag_ids) <= {dag["dag_id"] for dag in self._all("dags", "dags")} or None
+
+        wait_for(f"the DAGs {', '.join(dag_ids)}", known, timeout)
+
     def trigger(self, dag_id: str, run_id: str | None = None, **conf: Any) -> str:
         """Starts a run without a logical date; returns its run id."""
         body = {
@@ -72,7 +80,7 @@ class AirflowApi:
         return dict(self.get(f"dags/{dag_id}/dagRuns/{run_id}"))
 
     def runs(self, dag_id: str, **filters: Any) -> list[dict[str, Any]]:
-        return list(self.get(f"dags/{dag_id}/dagRuns", limit=1000, **filters)["dag_runs"])
+        return list(self._all(f"dags/{dag_id}/dagRuns", "dag_runs", **filters))
 
     def tasks(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
         """Returns the task instances of a run by task id."""
@@ -108,6 +116,14 @@ class AirflowApi:
             return runs if runs and all(run["state"] in ENDED for run in runs) else None
 
         return wait_for(f"backfill of {dag_id}", ended, timeout)
+
+    def _all(self, path: str, key: str, **filters: Any) -> Iterator[dict[str, Any]]:
+        """Yields what is on every page; Airflow gives at most 100 at a time."""
+        offset, total = 0, 1
+        while offset < total:
+            page = self.get(path, limit=100, offset=offset, **filters)
+            yield from page[key]
+            offset, total = offset + 100, page["total_entries"]
 
     def _send(self, method: str, path: str, **request: Any) -> Any:
         where = f"{method} {self._http.base_url}{path}"

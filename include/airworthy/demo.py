@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 from dateutil.relativedelta import relativedelta
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -26,6 +27,7 @@ from airworthy.profile import pipelines_dir
 
 PIPELINE = "flight_delays"
 MONTHS = tuple(datetime(2013, 4, 1, tzinfo=UTC) + relativedelta(months=number) for number in range(10))
+_EVERY = 10.0  # seconds between two lines while waiting
 BACKFILL_TO = datetime(2013, 12, 30, tzinfo=UTC)
 
 
@@ -37,11 +39,13 @@ class Replay:
         self.airflow = airflow
         self.console = console
         self.started = time.monotonic()
-        for part in ("ingest", "train", "monitor"):
-            airflow.unpause(f"{pipeline.name}.{part}")
+        dags = [f"{pipeline.name}.{part}" for part in ("ingest", "train", "monitor")]
+        airflow.wait_for_dags(*dags)
+        for dag_id in dags:
+            airflow.unpause(dag_id)
 
     def say(self, text: str) -> None:
-        self.console.print(f"[dim]{time.monotonic() - self.started:5.0f} s[/dim]  {text}")
+        self.console.print(f"[dim]{time.monotonic() - self.started:4.0f} s[/dim]  {text}", soft_wrap=True)
 
     def backfill(self) -> int:
         """Starts the backfill of every partition, as the dialog in Airflow's UI does; returns its id."""
@@ -50,11 +54,17 @@ class Replay:
         return self.airflow.backfill(f"{self.pipeline.name}.ingest", first, BACKFILL_TO)
 
     def wait_for_partitions(self, before: datetime) -> None:
-        """Returns once every partition that begins before a moment is there."""
+        """Returns once every partition that begins before a moment is there; tells how far it is every few seconds."""
         dag_id = f"{self.pipeline.name}.ingest"
+        told = time.monotonic()
 
         def ready() -> bool | None:
+            nonlocal told
             runs = self.airflow.runs(dag_id, logical_date_lt=before.isoformat())
+            if time.monotonic() - told > _EVERY:
+                done = sum(run["state"] == "success" for run in runs)
+                self.say(f"{done} of {len(runs)} partitions before {before:%Y-%m-%d} are ingested and checked")
+                told = time.monotonic()
             if failed := [run["logical_date"] for run in runs if run["state"] == "failed"]:
                 hint = "Open the failed task's log in Airflow"
                 raise ServiceError(dag_id, "must succeed for every partition", failed, hint)
@@ -73,10 +83,12 @@ class Replay:
         if bad := [name for name, task in tasks.items() if task["state"] not in {"success", "skipped"}]:
             raise ServiceError(f"{dag_id} {run_id}", "must not fail", bad, "Open the task's log in Airflow")
         verdicts = self.airflow.xcom(dag_id, run_id, "gates")
-        marks = "  ".join(f"{'[green]✓' if v['status'] == 'passed' else '[red]✗'} {v['gate']}[/]" for v in verdicts)
-        promoted = tasks["deploy"]["state"] == "success"
-        outcome = "[green]promoted[/green]" if promoted else "[yellow]not promoted[/yellow]"
-        self.say(f"train as of {as_of:%Y-%m-%d}{why}: {marks}  → {outcome}")
+        failed = [verdict["gate"] for verdict in verdicts if verdict["status"] != "passed"]
+        if tasks["deploy"]["state"] == "success":
+            outcome = f"[green]promoted[/green] as version {self.airflow.xcom(dag_id, run_id, 'deploy')['version']}"
+        else:
+            outcome = f"[yellow]refused[/yellow] by {', '.join(failed)}" if failed else "[yellow]not promoted[/yellow]"
+        self.say(f"train as of {as_of:%Y-%m-%d}{why}: {outcome}")
 
     def monitor(self, moment: datetime) -> None:
         """Monitors the last partition before a moment; follows the retrain it may ask for."""
@@ -99,7 +111,7 @@ class Replay:
 
         run_id = wait_for("the training run that the request starts", started, timeout=60)
         self.airflow.wait(f"{self.pipeline.name}.train", run_id)
-        self.tell_training(run_id, datetime.fromisoformat(decision["as_of"]), " (requested)")
+        self.tell_training(run_id, datetime.fromisoformat(decision["as_of"]), ", as requested")
 
 
 def live_prediction(pipeline: Pipeline, serving_url: str, console: Console) -> None:
@@ -118,16 +130,21 @@ def live_prediction(pipeline: Pipeline, serving_url: str, console: Console) -> N
     body = answer.json()
     console.print(
         f"Live prediction for flight {rows[pipeline.key[0]].iloc[0]}: [b]{body['predictions'][0]:.3f}[/b] chance of "
-        f"being late, answered by version [b]{body['model_version']}[/b]"
+        f"being late, answered by version [b]{body['model_version']}[/b]",
+        soft_wrap=True,
     )
 
 
 def show_trainings(trainings: Sequence[Any], metric: str, console: Console) -> None:
     """Prints a table with one line per training run."""
-    table = Table(title=f"Every training run ({metric} on the month before)")
+    table = Table(
+        title=f"Every training run: {metric} on its holdout, the gates' verdicts", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     gates = list(dict.fromkeys(verdict.gate for training in trainings for verdict in training.verdicts))
-    for column in ("as of", "challenger", "champion", *gates, "what happened"):
-        table.add_column(column, justify="right" if column in {"challenger", "champion"} else "left")
+    for column in ("as of", "challenger", "champion"):
+        table.add_column(column, justify="left" if column == "as of" else "right", no_wrap=True)
+    for column in (*gates, "outcome"):
+        table.add_column(column.replace("_", "\n"), no_wrap=True)
     for training in trainings:
         by_gate = {verdict.gate: verdict for verdict in training.verdicts}
         table.add_row(
@@ -135,7 +152,7 @@ def show_trainings(trainings: Sequence[Any], metric: str, console: Console) -> N
             f"{training.challenger_score:.4f}",
             "-" if training.champion_score is None else f"{training.champion_score:.4f}",
             *(_mark(by_gate.get(gate)) for gate in gates),
-            f"[green]{training.result}[/green]" if training.promoted else f"[yellow]{training.result}[/yellow]",
+            f"[green]version {training.promoted.version}[/green]" if training.promoted else "[yellow]refused[/yellow]",
         )
     console.print(table)
 
@@ -143,9 +160,7 @@ def show_trainings(trainings: Sequence[Any], metric: str, console: Console) -> N
 def _mark(verdict: Any) -> str:
     if verdict is None:
         return "-"
-    return {"passed": "[green]✓ passed[/green]", "failed": "[red]✗ failed[/red]"}.get(
-        verdict.status, "[red]! error[/red]"
-    )
+    return "[green]passed[/green]" if verdict.status == "passed" else f"[red]{verdict.status}[/red]"
 
 
 @contextmanager
@@ -185,10 +200,15 @@ def _show(pipeline: Pipeline, stack: Any, console: Console) -> None:
     console.print()
     show_trainings(found.trainings, pipeline.metric, console)
     live_prediction(pipeline, stack.serving_url, console)
-    console.print(f"\nScore by month, champion / blind retraining / static, as a picture: [b]{page}[/b]")
-    console.print(f"Airflow   {stack.airflow_url}  (admin / {stack.password})")
-    console.print(f"MLflow    {stack.mlflow_url}")
-    console.print(
-        f"Report    {stack.airflow_url}/airworthy/reports/{pipeline.name}/history.html  (log in to Airflow first)"
-    )
-    console.print("\nThe stack keeps running for a look around; `make down` stops it.")
+    told = [
+        "",
+        f"Airflow   {stack.airflow_url}   user admin, password {stack.password}",
+        f"MLflow    {stack.mlflow_url}",
+        f"Serving   {stack.serving_url}",
+        f"Report    {stack.airflow_url}/airworthy/reports/{pipeline.name}/history.html  (once logged in to Airflow)",
+        f"Picture   {page}",
+        "",
+        "The picture shows the score by month of the champion, of blind retraining and of a static model.",
+        "The stack keeps running for a look around; `make down` takes it down.",
+    ]
+    console.print("\n".join(told), soft_wrap=True)

@@ -55,6 +55,7 @@ th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); t
   vertical-align: top; max-width: 34rem; overflow-wrap: break-word; }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; } tbody tr:hover { background: var(--band); }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td:first-child { white-space: nowrap; }
 .good { color: var(--good); } .bad { color: var(--bad); } .warn { color: var(--warn); }
 img { max-width: 100%; height: auto; background: #ffffff; border-radius: 6px; }
 """

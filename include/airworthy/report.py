@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -16,15 +12,13 @@ from airworthy.config import Pipeline, load_pipeline
 from airworthy.errors import ServiceError
 from airworthy.evidence import LOWER_IS_BETTER
 from airworthy.ledger import Entry, Ledger
-from airworthy.metrics import score
-from airworthy.model_files import LoadedModel, load_model
 from airworthy.pages import Section, write_page
+from airworthy.policies import POLICIES, scores_by_month
 from airworthy.profile import Profile, load_profile, pipelines_dir
 from airworthy.registry import Challenger, Registry
-from airworthy.store import Store
 from airworthy.verdict import Verdict
 
-LINES = ("champion", "blind retraining", "static")
+_STYLES = (("#1f6feb", "-", 2.4), ("#d29922", "--", 1.6), ("#8b949e", ":", 1.8))  # in the order of POLICIES
 
 
 @dataclass(frozen=True)
@@ -45,18 +39,18 @@ class Training:
         return f"refused by {', '.join(blocking)}" if blocking else "not promoted"
 
 
-@dataclass
+@dataclass(frozen=True)
 class History:
-    """All trainings of a pipeline by `as_of`, and the score of three policies over time.
-
-    Attributes:
-        lines: One row per window `[as_of, next as_of)`, with a column for each of `LINES`: the champion
-            in force, the newest challenger whatever the gates said, and the first champion for ever.
-    """
+    """All trainings of a pipeline by `as_of`, and what each policy would have scored (`policies.scores_by_month`)."""
 
     pipeline: Pipeline
     trainings: list[Training]
-    lines: pd.DataFrame = field(default_factory=pd.DataFrame)
+    scores: pd.DataFrame
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """Returns every gate that judged, in order."""
+        return tuple(dict.fromkeys(verdict.gate for training in self.trainings for verdict in training.verdicts))
 
 
 def history(pipeline: Pipeline, profile: Profile) -> History:
@@ -86,47 +80,8 @@ def history(pipeline: Pipeline, profile: Profile) -> History:
     if not trainings:
         raise ServiceError(pipeline.name, "has no judged training run yet", hint=f"Run {pipeline.name}.train")
     trainings.sort(key=lambda training: training.challenger.as_of)
-    return History(pipeline, trainings, _lines(pipeline, trainings, registry, profile))
-
-
-def _lines(pipeline: Pipeline, trainings: Sequence[Training], registry: Registry, profile: Profile) -> pd.DataFrame:
-    store = Store(profile.store_uri, pipeline.name)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        models: dict[str, LoadedModel] = {}
-
-        def model(training: Training) -> LoadedModel:
-            challenger = training.challenger
-            if challenger.model_id not in models:
-                files = registry.download(challenger.model_id, Path(folder) / challenger.model_id)
-                models[challenger.model_id] = load_model(files, digest=challenger.digest, pipeline=pipeline)
-            return models[challenger.model_id]
-
-        for start, end, policies in _windows(trainings):
-            frame = store.read("features", between=(start, end), time=pipeline.time)
-            frame = frame[frame[pipeline.label.column].notna()]
-            row: dict[str, object] = {"from": start, "rows": len(frame)}
-            scores: dict[str, float] = {}
-            for line, training in zip(LINES, policies, strict=True):
-                loaded = model(training)
-                if loaded is not None and training.challenger.model_id not in scores:
-                    label = loaded.encode_label(frame[pipeline.label.column])
-                    predicted = loaded.predict(frame)
-                    scores[training.challenger.model_id] = score(pipeline.label.task, pipeline.metric, label, predicted)
-                row[line] = scores[training.challenger.model_id]
-            rows.append(row)
-    return pd.DataFrame(rows, columns=["from", "rows", *LINES])
-
-
-def _windows(trainings: Sequence[Training]) -> Iterator[tuple[datetime, datetime, tuple[Training, Training, Training]]]:
-    """Yields each window with the trainings whose models the three policies would use in it."""
-    champion = static = None
-    for training, following in pairwise(trainings):
-        if training.promoted:
-            champion = training
-            static = static or training
-        if champion and static and following.challenger.as_of > training.challenger.as_of:
-            yield training.challenger.as_of, following.challenger.as_of, (champion, training, static)
+    trained = [(training.challenger, training.promoted is not None) for training in trainings]
+    return History(pipeline, trainings, scores_by_month(pipeline, trained, profile))
 
 
 def picture(found: History) -> bytes:
@@ -137,33 +92,18 @@ def picture(found: History) -> bytes:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
-    styles = {
-        "champion": ("#1f6feb", "-", 2.4),
-        "blind retraining": ("#d29922", "--", 1.6),
-        "static": ("#8b949e", ":", 1.8),
-    }
-    positions = range(len(found.lines))
-    for line, (colour, style, width) in styles.items():
-        axes.plot(
-            positions, found.lines[line], style, color=colour, linewidth=width, label=line, marker="o", markersize=4
-        )
-    promoted = {t.challenger.as_of for t in found.trainings if t.promoted}
-    marked = [i for i, start in enumerate(found.lines["from"]) if start.to_pydatetime() in promoted]
-    if marked:
-        axes.plot(
-            marked,
-            found.lines["champion"].iloc[marked],
-            "^",
-            color="#1a7f37",
-            markersize=10,
-            label="a new champion",
-            zorder=5,
-        )
-    axes.set_xticks(list(positions), [f"{start:%b %Y}" for start in found.lines["from"]], rotation=30, ha="right")
+    months = range(len(found.scores))
+    for policy, (colour, style, width) in zip(POLICIES, _STYLES, strict=True):
+        axes.plot(months, found.scores[policy], style, color=colour, lw=width, label=policy, marker="o", markersize=4)
+    promoted = {f"{t.challenger.as_of:%Y-%m}" for t in found.trainings if t.promoted}
+    marked = [number for number, month in enumerate(found.scores["month"]) if f"{month:%Y-%m}" in promoted]
+    new = found.scores["champion"].iloc[marked]
+    axes.plot(marked, new, "^", color="#1a7f37", markersize=10, label="a new champion", zorder=5)
+    axes.set_xticks(list(months), [f"{month:%b %Y}" for month in found.scores["month"]], rotation=30, ha="right")
     axes.set_ylabel(found.pipeline.metric + (" (lower is better)" if found.pipeline.metric in LOWER_IS_BETTER else ""))
-    axes.set_title(f"{found.pipeline.name}: scored on the time after each training run")
+    axes.set_title(f"{found.pipeline.name}: each month predicted by the model in force")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, ncols=4, fontsize=9)
+    axes.legend(fontsize=9, framealpha=0.9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg")
     plt.close(figure)
@@ -173,17 +113,19 @@ def picture(found: History) -> bytes:
 def publish(found: History, profile: Profile) -> Path:
     """Returns the page `<pipeline>/history.html` below the profile's `reports_dir`, written whole."""
     metric = found.pipeline.metric
+    gates = found.gates
     rows = [
         (
             f"{training.challenger.as_of:%Y-%m-%d}",
             f"{training.challenger_score:.4f}",
             "-" if training.champion_score is None else f"{training.champion_score:.4f}",
-            "; ".join(f"{verdict.gate} {verdict.status}: {verdict.reason}" for verdict in training.verdicts),
+            *(f"{by_gate[gate].status}: {by_gate[gate].reason}" if gate in by_gate else "" for gate in gates),
             training.result,
         )
         for training in found.trainings
+        for by_gate in ({verdict.gate: verdict for verdict in training.verdicts},)
     ]
-    columns = ("as of", f"challenger {metric}", f"champion {metric}", "verdicts", "what happened")
+    columns = ("as of", f"challenger {metric}", f"champion {metric}", *gates, "what happened")
     file = profile.reports_dir / found.pipeline.name / "history.html"
     write_page(
         file,

@@ -61,7 +61,9 @@ def stack(config_dir: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def airflow(stack: Any) -> AirflowApi:
-    return AirflowApi(stack.airflow_url, "admin", stack.password)
+    api = AirflowApi(stack.airflow_url, "admin", stack.password)
+    api.wait_for_dags("probes", *(f"{name}.{part}" for name in VARIANTS for part in ("ingest", "train", "monitor")))
+    return api
 
 
 @pytest.fixture(scope="session")

@@ -161,10 +161,7 @@ def test_the_schedule_ingests_and_trains_on_its_own(airflow: AirflowApi, stack, 
         text = text.replace(old, new)
     (config_dir / "pipelines" / "ticking.yaml").write_text(text)
 
-    def known() -> bool | None:
-        return True if any(d["dag_id"] == "ticking.train" for d in airflow.get("dags", limit=200)["dags"]) else None
-
-    wait_for("the DAGs of a pipeline that was just declared", known, timeout=120)
+    airflow.wait_for_dags("ticking.ingest", "ticking.train")
     airflow.unpause("ticking.ingest")
     store = Store(f"{stack.home}/store", "ticking")
     wait_for("four hourly partitions", lambda: store.partitions("features")[3:] or None, timeout=120)
