@@ -97,5 +97,5 @@ def _doc(pipeline: Pipeline, part: Part) -> str:
         "monitor": "**score** with the champion → **drift** against its training reference → **performance** where "
         "labels are known → **decide** whether to request a retrain.",
     }
-    declared_in = f"Declared in `pipelines/{pipeline.name}.yaml`."
+    declared_in = f"Declared in `config/pipelines/{pipeline.name}.yaml`."
     return f"### {pipeline.name}\n{pipeline.description}\n\n{stages[part]}\n\n{declared_in}"

@@ -94,6 +94,7 @@ def score(pipeline: Pipeline, partition: Partition, profile: Profile) -> TableRe
     features = _partition_of(store, "features", partition)
     with _loaded(pipeline, entry, profile) as model:
         prediction = model.predict(features)
+    log.info("Version %s, trained as of %s, scores %d rows", entry.version, f"{entry.as_of:%Y-%m-%d}", len(features))
     frame = features[_identity(pipeline)].assign(**_columns(prediction, model.contract.classes))
     return store.write("predictions", partition, frame.assign(**{VERSION: entry.version}))
 
@@ -132,6 +133,8 @@ def drift(pipeline: Pipeline, partition: Partition, predictions: TableRef, profi
         page=drift_page(pipeline, partition),
     )
     _write_reports(found, snapshot, profile.reports_dir)
+    names = ", ".join(column.column for column in found.drifted) or "none"
+    log.info("Drifted from the training of version %s: %s (of %d columns)", entry.version, names, len(found.columns))
     return found
 
 
@@ -163,6 +166,8 @@ def performance(
     with _loaded(pipeline, entry, profile) as model:
         classes = model.contract.classes
     measured = _metrics(pipeline, classes, judged)
+    told = ", ".join(f"{name} {value:.4f}" for name, value in measured.items())
+    log.info("Version %s on %d labelled rows: %s", entry.version, len(judged), told)
     rows = pd.DataFrame({"metric": measured.keys(), "value": measured.values()})
     rows = rows.assign(rows=len(judged), **{VERSION: entry.version})
     table = store.write("metrics", partition, rows)

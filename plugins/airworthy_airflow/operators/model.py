@@ -96,8 +96,6 @@ class GateOperator(_ChallengerOperator):
                 Evaluation.model_validate(self.evaluation),
                 self.profile,
             )
-        for verdict in verdicts:
-            self.log.info("gate %s %s: %s", verdict.gate, verdict.status, verdict.reason)
         if errors := [f"{v.gate}: {v.reason}" for v in verdicts if v.status == "error"]:
             raise AirflowFailException(f"{len(errors)} gate(s) could not judge, which blocks: {'; '.join(errors)}")
         return [verdict.model_dump(mode="json") for verdict in verdicts]
