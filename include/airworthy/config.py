@@ -36,6 +36,8 @@ from airworthy.sources import Source
 from airworthy.targets import Target
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+# Columns that the tables of a pipeline have of their own.
+RESERVED = frozenset({"partition", "prediction", "version"})
 
 
 def _function(value: str) -> str:
@@ -241,6 +243,12 @@ class Pipeline(Strict):
             judged = getattr(gate, "metric", None)
             if judged is not None and judged not in known:
                 raise problem(rule, judged, loc=("gates", number, gate.kind(), "metric"))
+        for loc, column in (("time", self.time), ("label", self.label.column), *(("key", name) for name in self.key)):
+            if column in RESERVED:
+                rule = f"must be none of {', '.join(sorted(RESERVED))}, which the tables use themselves"
+                raise problem(rule, column, loc=(loc,), hint="Give the column another name in extract()")
+        if "performance" in self.monitor.retrain_on and self.monitor.floor is None:
+            raise problem("must be a number, because retrain_on names performance", None, loc=("monitor", "floor"))
         if self.end is not None and self.end <= self.start:
             raise problem("must be after start", f"{self.end:%Y-%m-%d}", loc=("end",))
         return self

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from airworthy.config import Pipeline
+from airworthy.config import RESERVED, Pipeline
 from airworthy.errors import DataError, Problems
 from airworthy.user_code import call
 
@@ -63,10 +63,10 @@ def _shape_problems(pipeline: Pipeline, where: str, raw: pd.DataFrame, found: pd
         problems.append(DataError(where, "must return at least one column"))
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         problems.append(DataError(where, "must return each column once", repeated))
-    reserved = {*pipeline.key, pipeline.time, pipeline.label.column, "partition"}
+    reserved = {*pipeline.key, pipeline.time, pipeline.label.column, *RESERVED}
     if taken := sorted(reserved & set(names)):
-        hint = "The features table keeps key, time and label itself; give a feature made of them another name"
-        problems.append(DataError(where, "must not return a column of the key, the time or the label", taken, hint))
+        hint = "The tables keep key, time, label and prediction themselves; give the feature another name"
+        problems.append(DataError(where, "must not return a column that the tables have already", taken, hint))
     return problems
 
 

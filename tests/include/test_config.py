@@ -12,6 +12,7 @@ import yaml
 
 from airworthy.config import Pipeline, load_all, load_pipeline
 from airworthy.errors import Problems
+from airworthy.kinds import names
 from airworthy.profile import ROOT
 
 GOOD: dict[str, Any] = {
@@ -97,6 +98,17 @@ RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`
         ({"description": ..., "key": ...}, ["description is required.", "key is required."]),
         ({"gate": []}, ["gate is not a known key. Check the spelling."]),
         ({"start": "soon"}, ["start must be a date, e.g. 2013-01-31. Got 'soon'."]),
+        (
+            {"key": ["version"]},
+            [
+                "key must be none of partition, prediction, version, which the tables use themselves. Got 'version'. "
+                "Give the column another name in extract()."
+            ],
+        ),
+        (
+            {"monitor": {"retrain_on": ["performance"]}},
+            ["monitor.floor must be a number, because retrain_on names performance. Got None."],
+        ),
         ({"end": "2025-12-31"}, ["end must be after start. Got '2025-12-31'."]),
         ({"key": []}, ["key must have at least 1 item(s). Got []."]),
         ({"key": "id"}, ["key must be a list. Got 'id'."]),
@@ -171,10 +183,7 @@ RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`
         ({"gates": [{"servable": "yes"}]}, ["gates[0].servable must be a mapping of keys. Got 'yes'."]),
         (
             {"gates": ["servable", {"metric_flor": {}}]},
-            [
-                "gates[1] must be one of beats_champion, metric_floor, servable. Got 'metric_flor'. "
-                "Perhaps metric_floor is meant."
-            ],
+            [f"gates[1] must be one of {', '.join(names('gates'))}. Got 'metric_flor'. Perhaps metric_floor is meant."],
         ),
         (
             {"gates": [{"metric_floor": {"metric": "rmse", "floor": 1}}]},

@@ -77,11 +77,11 @@ def test_a_module_that_cannot_be_compiled_is_named_with_its_line(world: World) -
         ("frame[['weight', 'weight']]", "must return each column once. Got ['weight']."),
         (
             "frame[['weight', 'id', 'at']]",
-            "must not return a column of the key, the time or the label. Got ['at', 'id'].",
+            "must not return a column that the tables have already. Got ['at', 'id'].",
         ),
         (
             "frame[['weight']].assign(late=1)",
-            "must not return a column of the key, the time or the label. Got ['late'].",
+            "must not return a column that the tables have already. Got ['late'].",
         ),
         ("frame[['weight']].assign(t=frame['at'])", ": t: must hold numbers, bools or strings. Got 'datetime64"),
         ("frame[['weight']].assign(m=[1, 'a'] * 5)", ": m: must hold numbers, bools or strings. Got 'mixed"),

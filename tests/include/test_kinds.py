@@ -12,13 +12,17 @@ from airworthy.gates.metric_floor import MetricFloor
 FAMILIES: tuple[kinds.Family, ...] = ("sources", "models", "gates", "targets")
 
 
-def test_the_kinds_are_the_modules_of_the_family() -> None:
-    assert {family: kinds.names(family) for family in FAMILIES} == {
-        "sources": ["files", "python"],
-        "models": ["sklearn", "xgboost"],
-        "gates": ["beats_champion", "metric_floor", "servable"],
-        "targets": ["serving"],
-    }
+@pytest.mark.parametrize(
+    ("family", "ours"),
+    [
+        ("sources", {"files", "python"}),
+        ("models", {"sklearn", "xgboost"}),
+        ("gates", {"beats_champion", "metric_floor", "servable"}),
+        ("targets", {"serving"}),
+    ],
+)
+def test_the_kinds_are_the_modules_of_the_family(family: kinds.Family, ours: set[str]) -> None:
+    assert set(kinds.names(family)) >= ours
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -48,7 +52,7 @@ def test_a_kind_that_needs_nothing_can_stand_alone(declared: object) -> None:
 
 @pytest.mark.parametrize("declared", [3, None, [], {}, {"servable": {}, "metric_floor": {}}, "nothing", {1: {}}])
 def test_anything_else_is_refused_with_what_there_is(declared: object) -> None:
-    with pytest.raises(ValidationError, match="must be one of beats_champion, metric_floor, servable"):
+    with pytest.raises(ValidationError, match=r"must be one of .*beats_champion.*metric_floor.*servable"):
         kinds.parse("gates", declared)
 
 

@@ -23,7 +23,6 @@ from toy_pipeline import Toy
 APRIL = parse_key("month", "2013-04-01")
 MAY_1 = datetime(2013, 5, 1, tzinfo=UTC)
 IN_APRIL = (90, 120)
-EVERYTHING = ["column_drift", "prediction_drift", "performance"]
 
 
 @dataclass
@@ -182,7 +181,6 @@ def test_a_metric_that_needs_two_classes_is_left_out(toy: Toy) -> None:
         ({"floor": 0.5, "retrain_on": ["performance"]}, "log_loss", 0.6, True),
         ({"floor": 0.5, "retrain_on": ["performance"]}, "log_loss", 0.4, False),
         ({"floor": 0.7, "retrain_on": ["prediction_drift"]}, "roc_auc", 0.1, False),
-        ({"retrain_on": ["performance"]}, "roc_auc", 0.1, False),
     ],
 )
 def test_performance_asks_for_a_retrain_below_the_floor(

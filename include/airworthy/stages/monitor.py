@@ -266,7 +266,7 @@ def _against_floor(pipeline: Pipeline, measured: Performance | None) -> tuple[bo
     floor, metric = pipeline.monitor.floor, pipeline.metric
     value = measured.metrics.get(metric) if measured else None
     if floor is None or value is None:
-        return False, f"{metric} has no floor" if floor is None else f"{metric} is not known yet"
+        return False, f"{metric} is not known yet"
     worse = value > floor if metric in LOWER_IS_BETTER else value < floor
     return worse, f"{metric} {value:.3f} is {'worse than' if worse else 'within'} the floor {floor:g}"
 
