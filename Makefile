@@ -1,6 +1,6 @@
 # Needs python3 (3.11 to 3.13), make and git; everything else is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test up down status logs lint format schema pipeline check lock clean environments
+.PHONY: help demo test up down status logs lint format schema pipeline check benchmark lock clean environments
 .DELETE_ON_ERROR:
 
 # Without bytecode every start recompiles its imports.
@@ -34,6 +34,7 @@ help:
 	@echo "  make check             read the pipeline files and list every problem"
 	@echo "  make schema            write the JSON Schema that editors check pipeline files with"
 	@echo "  make test              run all tests, the machine-learning ones without Airflow first"
+	@echo "  make benchmark         measure speed, each figure against its alternative in the same run"
 	@echo "  make lint              ruff, mypy and import-linter"
 	@echo "  make format            let ruff put the code in order"
 	@echo "  make lock              pin every dependency anew in $(CONSTRAINTS)"
@@ -76,6 +77,9 @@ environments: $(DEV) $(CORE)
 test: environments
 	.venv-core/bin/python -m pytest tests/include -q
 	.venv/bin/python -m pytest
+
+benchmark: $(DEV)
+	.venv/bin/python -m pytest tests/benchmarks -q
 
 lint: $(DEV)
 	.venv/bin/ruff check
