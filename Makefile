@@ -1,6 +1,6 @@
 # Needs python3 (3.11 to 3.13), make and git; everything else is installed into .venv.
 .DEFAULT_GOAL := help
-.PHONY: help demo test up down status logs lint format schema pipeline check benchmark lock clean environments
+.PHONY: help demo test up down status logs lint format schema pipeline report check benchmark lock clean environments
 .DELETE_ON_ERROR:
 
 # Without bytecode every start recompiles its imports.
@@ -31,6 +31,7 @@ help:
 	@echo "  make status            show every component: state, process, uptime, memory, address"
 	@echo "  make logs              show the logs' ends  (COMPONENT=scheduler for one of them, FOLLOW=1 to go on)"
 	@echo "  make pipeline NAME=x   write a commented starter pipeline that runs as it is"
+	@echo "  make report NAME=x     write a pipeline's history as a page: training runs, verdicts, score by month"
 	@echo "  make check             read the pipeline files and list every problem"
 	@echo "  make schema            write the JSON Schema that editors check pipeline files with"
 	@echo "  make test              run all tests, the machine-learning ones without Airflow first"
@@ -64,6 +65,10 @@ logs:
 pipeline: $(RUN)
 	@test -n "$(NAME)" || { echo "Say which: make pipeline NAME=churn" >&2; exit 2; }
 	@.venv/bin/airworthy new "$(NAME)"
+
+report: $(RUN)
+	@test -n "$(NAME)" || { echo "Say which: make report NAME=flight_delays" >&2; exit 2; }
+	@.venv/bin/airworthy report "$(NAME)"
 
 check: $(RUN)
 	@.venv/bin/airworthy check

@@ -275,6 +275,9 @@ def load_pipeline(file: Path) -> Pipeline:
         raise Problems(where, [ConfigError(where, rule, file.name)])
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        known = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml"))) or "none"
+        raise Problems(where, [ConfigError(where, "must exist", hint=f"There are: {known}")]) from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise Problems(where, [ConfigError(where, "must be YAML", hint=" ".join(str(error).split()))]) from None
     if not isinstance(content, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +139,11 @@ def publish(found: History, profile: Profile) -> Path:
     return file
 
 
-def run(pipeline: str) -> None:
-    """Writes the history page of one pipeline and prints where it is."""
-    profile = load_profile()
+def run(pipeline: str, environment: Mapping[str, str]) -> None:
+    """Writes the history page of one pipeline and prints where it is.
+
+    Args:
+        environment: Where the services are.
+    """
+    profile = load_profile(environment)
     print(publish(history(load_pipeline(pipelines_dir() / f"{pipeline}.yaml"), profile), profile))

@@ -7,10 +7,10 @@ old setuptools. An aircraft's tail number is left out: all that are missing belo
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -46,19 +46,18 @@ def features(frame: pd.DataFrame) -> pd.DataFrame:
 def _sorted_year() -> Path:
     """Returns a Parquet copy of the year, sorted by time so that a week of it is read in milliseconds.
 
-    Unpacking and joining the files takes a second or two, and every task is a process of its own.
+    Unpacking and joining the files takes a second or two, and every task is a process of its own. Of several
+    that start at once, one does it and the others wait.
     """
     code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     file = home() / "cache" / f"flight_delays-{code}.parquet"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=file.parent)
-        os.close(handle)
-        try:
-            _read_year().to_parquet(name, index=False, row_group_size=8192)
-            os.replace(name, file)
-        finally:
-            Path(name).unlink(missing_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            half = file.with_suffix(".half")
+            _read_year().to_parquet(half, index=False, row_group_size=8192)
+            os.replace(half, file)
     return file
 
 

@@ -228,6 +228,12 @@ def test_a_file_that_is_no_mapping_is_named(folder: Path, text: str, message: st
     assert str(raised.value).startswith(message)
 
 
+def test_a_file_that_is_not_there_is_named_with_those_that_are(folder: Path) -> None:
+    write(folder, {})
+    with pytest.raises(Problems, match=r"config/pipelines/chrun.yaml: must exist. There are: churn"):
+        load_pipeline(folder / "chrun.yaml")
+
+
 @pytest.mark.parametrize("name", ["Churn", "churn-rate", "1st", "x" * 51])
 def test_a_file_must_have_a_name_a_dag_can_have(folder: Path, name: str) -> None:
     with pytest.raises(Problems, match="must be named in lower case letters"):

@@ -3,7 +3,7 @@
 One process manager (Supervisor) runs them all on loopback; every byte of their state lives in one folder.
 """
 
-from airworthy.stack.lifecycle import Stack, down, running_stack, up
+from airworthy.stack.lifecycle import Stack, down, find, running_stack, up
 from airworthy.stack.ports import Ports, free_ports
 
-__all__ = ["Ports", "Stack", "down", "free_ports", "running_stack", "up"]
+__all__ = ["Ports", "Stack", "down", "find", "free_ports", "running_stack", "up"]
