@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from airworthy.errors import AirworthyError, ConfigError
+from airworthy.errors import AirworthyError
 
 # Progress must be seen as it happens, also through a pipe.
 say = partial(print, flush=True)
