@@ -168,8 +168,9 @@ def embedded_stack(console: Console) -> Iterator[Any]:
     """Leaves the stack running after a demo that succeeded, and nothing at all after one that did not."""
     from airworthy.stack import down, up
 
+    stack = up(console.print)
     try:
-        yield up(console.print)
+        yield stack
     except BaseException:
         down(console.print)
         raise
