@@ -47,7 +47,7 @@ class ConflictError(AirworthyError):
 
 
 class ModelError(AirworthyError):
-    """Saved model files cannot be trusted or do not answer as recorded."""
+    """A model cannot be trusted, does not answer as recorded, or does not go live."""
 
 
 class ServiceError(AirworthyError):

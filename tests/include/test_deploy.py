@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from airworthy.config import Pipeline
-from airworthy.errors import ConflictError, ServiceError
+from airworthy.errors import ConflictError, ModelError, ServiceError
 from airworthy.evidence import Servable
 from airworthy.ledger import Ledger
 from airworthy.profile import Profile
@@ -129,7 +129,7 @@ def test_damaged_files_are_rolled_back_with_the_servers_reason(toy: Toy, pipelin
     with serving(toy) as server:
         profile = profile_of(toy, server)
         deploy(pipeline, first, judged_against(None), PASSED, profile, "test")
-        with pytest.raises(ServiceError) as failed:
+        with pytest.raises(ModelError) as failed:
             deploy(pipeline, second, judged_against("1"), PASSED, profile, "test")
         answer = server.post({"instances": [dict.fromkeys(recorded(toy, first)["columns"])]})
     message = str(failed.value)
@@ -146,7 +146,7 @@ def test_damaged_files_are_rolled_back_with_the_servers_reason(toy: Toy, pipelin
 
 def test_without_a_server_the_first_promotion_is_taken_back(toy: Toy, pipeline: Pipeline) -> None:
     pipeline = toy.pipeline(target=DOWN)
-    with pytest.raises(ServiceError, match=re.escape("there is no champion, as before.")):
+    with pytest.raises(ModelError, match=re.escape("there is no champion, as before.")):
         deploy(pipeline, trained(toy, pipeline), judged_against(None), PASSED, toy.profile, "test")
     assert Ledger(toy.profile.ledger_url).champion(toy.name) is None
     assert Registry(toy.profile).alias(toy.name, "champion") is None

@@ -19,6 +19,8 @@ HERE = Path(__file__).parent
 VARIANTS: dict[str, dict[str, str]] = {
     "tiny": {},
     "outage": {},
+    "damaged": {},
+    "pages": {},
     "noise": {"synthetic:extract": "synthetic:extract_noise"},
     "one_class": {"synthetic:extract": "synthetic:extract_one_class"},
     "no_column": {"synthetic:extract": "synthetic:extract_without_label"},

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from airworthy.airflow_api import AirflowApi, wait_for
-from airworthy.stack import up
+from airworthy.ledger import Ledger
+from airworthy.stack import Stack, up
 from airworthy.stack.state import State
 
 BROKEN = """
@@ -71,28 +74,59 @@ def test_a_file_that_is_not_parquet_ingests_nothing(airflow, config_dir: Path) -
 
 
 def test_a_label_of_one_class_cannot_be_trained_on(airflow) -> None:
-    airflow.unpause("one_class.ingest")
-    first, last = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 5, tzinfo=UTC)
-    airflow.backfill("one_class.ingest", first, last)
-    assert {run["state"] for run in airflow.wait_for_backfill("one_class.ingest")} == {"success"}
-    log = failed_log(airflow, "one_class.train", "train", as_of="2026-01-06")
+    filled(airflow, "one_class")
+    log = failed_log(airflow, "one_class.train", "train", as_of="2026-01-07")
     assert "late" in log and "one class" in log
 
 
-def test_mlflow_down_during_train_fails_with_its_address_and_recovers(airflow, stack) -> None:
-    airflow.unpause("outage.ingest")
-    runs = [airflow.trigger("outage.ingest", partition=f"2026-01-{day:02d}") for day in range(1, 7)]
-    assert {airflow.wait("outage.ingest", run)["state"] for run in runs} == {"success"}
-    socket = State(stack.home).running.socket
-    ctl = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{socket}"]
-    subprocess.run([*ctl, "stop", "services:mlflow"], check=True)
+def filled(airflow: AirflowApi, pipeline: str) -> None:
+    """Leaves six partitions of features."""
+    airflow.unpause(f"{pipeline}.ingest")
+    airflow.backfill(f"{pipeline}.ingest", datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 6, tzinfo=UTC))
+    assert {run["state"] for run in airflow.wait_for_backfill(f"{pipeline}.ingest")} == {"success"}
+
+
+@contextmanager
+def stopped(stack: Stack, component: str) -> Iterator[None]:
+    running = State(stack.home).running
+    assert running is not None
+    ctl = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{running.socket}"]
+    subprocess.run([*ctl, "stop", f"services:{component}"], check=True)
     try:
-        log = failed_log(airflow, "outage.train", "train", as_of="2026-01-07")
+        yield
     finally:
         up(home=stack.home)
+
+
+def test_mlflow_down_during_train_fails_with_its_address_and_recovers(airflow, stack) -> None:
+    filled(airflow, "outage")
+    with stopped(stack, "mlflow"):
+        log = failed_log(airflow, "outage.train", "train", as_of="2026-01-07")
     assert stack.mlflow_url in log and "MLflow" in log
     run_id = airflow.trigger("outage.train", as_of="2026-01-07")
     assert airflow.wait("outage.train", run_id)["state"] == "success"
+
+
+def test_a_model_file_damaged_before_deploy_is_rolled_back(airflow, stack) -> None:
+    filled(airflow, "damaged")
+    airflow.unpause("damaged.train")
+    with stopped(stack, "serving"):  # so that deploy waits while the file is damaged
+        run_id = airflow.trigger("damaged.train", as_of="2026-01-07")
+        deploying = {"running", "failed"}
+        wait_for(
+            "deploy to begin",
+            lambda: airflow.tasks("damaged.train", run_id)["deploy"]["state"] in deploying or None,
+            timeout=120,
+        )
+        model = airflow.xcom("damaged.train", run_id, "train")["model_id"]
+        (file,) = State(stack.home).artifacts.rglob(f"{model}/artifacts/model.ubj")
+        file.write_bytes(file.read_bytes().replace(b"load", b"lead"))
+    assert airflow.wait("damaged.train", run_id)["state"] == "failed"
+    log = airflow.log("damaged.train", run_id, "deploy")
+    assert "deploy damaged: version 1 must go live; there is no champion, as before" in log
+    assert "model files: must have the recorded SHA-256" in log
+    entries = Ledger(stack.environment["AIRWORTHY_LEDGER_URL"]).entries("damaged")
+    assert [entry.action for entry in entries] == ["promote", "rollback"]
 
 
 @pytest.mark.parametrize("path", ["tiny/validate/2026-01-05.html"])

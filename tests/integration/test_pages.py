@@ -65,8 +65,8 @@ def test_the_asset_graph_joins_monitoring_to_training(page: Page) -> None:
 
 
 def test_a_backfill_asked_for_in_the_dialog_runs(page: Page, airflow: AirflowApi) -> None:
-    airflow.unpause("outage.ingest")
-    page.goto("/dags/outage.ingest")
+    airflow.unpause("pages.ingest")
+    page.goto("/dags/pages.ingest")
     page.get_by_label("Trigger Dag").click()
     dialog = page.get_by_role("dialog").first
     dialog.get_by_text("Run this Dag for a range of dates").click()
@@ -78,7 +78,7 @@ def test_a_backfill_asked_for_in_the_dialog_runs(page: Page, airflow: AirflowApi
     expect(dialog.get_by_text("The day to work on, named by its start")).to_be_visible()
     dialog.get_by_role("button", name="Run Backfill").click()
     expect(dialog).to_be_hidden()
-    runs = airflow.wait_for_backfill("outage.ingest")
+    runs = airflow.wait_for_backfill("pages.ingest")
     assert [(run["logical_date"][:10], run["state"]) for run in runs] == [
         ("2026-01-21", "success"),
         ("2026-01-22", "success"),
@@ -86,9 +86,9 @@ def test_a_backfill_asked_for_in_the_dialog_runs(page: Page, airflow: AirflowApi
 
 
 def test_the_link_on_a_task_opens_its_report(page: Page, airflow: AirflowApi) -> None:
-    airflow.unpause("outage.ingest")
-    run_id = airflow.trigger("outage.ingest", partition="2026-01-23")
-    assert airflow.wait("outage.ingest", run_id)["state"] == "success"
-    page.goto(f"/dags/outage.ingest/runs/{run_id}/tasks/validate/details")
+    airflow.unpause("pages.ingest")
+    run_id = airflow.trigger("pages.ingest", partition="2026-01-23")
+    assert airflow.wait("pages.ingest", run_id)["state"] == "success"
+    page.goto(f"/dags/pages.ingest/runs/{run_id}/tasks/validate/details")
     page.get_by_role("link", name="Validation result").click()
     expect(page.get_by_text("expect_column_values_to_be_in_set").first).to_be_visible()

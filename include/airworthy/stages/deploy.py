@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from airworthy.config import Pipeline
-from airworthy.errors import ServiceError
+from airworthy.errors import ModelError, ServiceError
 from airworthy.ledger import Entry, Ledger
 from airworthy.profile import Profile
 from airworthy.registry import Challenger, Registry
@@ -60,8 +60,8 @@ def deploy(
 
     Raises:
         ConflictError: The champion is not the one the challenger was judged against.
-        ServiceError: MLflow or the ledger does not answer; or the target did not answer with the new version, and
-            the version before is champion again.
+        ModelError: The target did not answer with the new version, and the version before is champion again.
+        ServiceError: MLflow or the ledger does not answer, or the target does not with a version it had answered with.
     """
     ledger, registry = Ledger(profile.ledger_url), Registry(profile)
     champion = ledger.champion(pipeline.name)
@@ -127,11 +127,11 @@ def _reason_to_keep(
     return None
 
 
-def _roll_back(ledger: Ledger, entry: Entry, actor: str, cause: ServiceError) -> ServiceError:
+def _roll_back(ledger: Ledger, entry: Entry, actor: str, cause: ServiceError) -> ModelError:
     """Leaves the version before as champion; returns what to raise. The alias has never left that version."""
     restored = ledger.rollback(entry.pipeline, entry.version, actor).version
     now = f"version {restored} is champion again" if restored else "there is no champion, as before"
-    return ServiceError(f"deploy {entry.pipeline}", f"version {entry.version} must go live; {now}", hint=str(cause))
+    return ModelError(f"deploy {entry.pipeline}", f"version {entry.version} must go live; {now}", hint=str(cause))
 
 
 def _point_alias(registry: Registry, pipeline: str, version: str) -> None:
