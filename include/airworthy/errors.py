@@ -26,7 +26,7 @@ class AirworthyError(Exception):
         self.got = got
         self.hint = hint
         got_text = "" if got is self._MISSING else f" Got {_shorten(repr(got))}."
-        hint_text = f" {hint}." if hint else ""
+        hint_text = f" {hint.rstrip('.')}." if hint else ""  # another error's text may serve as a hint
         super().__init__(f"{where}: {rule}.{got_text}{hint_text}")
 
 
