@@ -5,8 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from itertools import pairwise
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ class _Window:
 
 
 def scores_by_month(pipeline: Pipeline, trained: Sequence[tuple[Challenger, bool]], profile: Profile) -> pd.DataFrame:
-    """Returns what each policy would have scored, one row per month between the first and the last training run.
+    """Returns what each policy would have scored, one row per month from the first training run to the last label.
 
     Every row of data is predicted by the model that the policy had in force at that time: the champion, the newest
     challenger whatever the gates said, or the first champion for ever.
@@ -69,12 +68,13 @@ def scores_by_month(pipeline: Pipeline, trained: Sequence[tuple[Challenger, bool
 def _windows(trained: Sequence[tuple[Challenger, bool]]) -> list[_Window]:
     windows = []
     champion = static = None
-    for (challenger, promoted), (following, _) in pairwise(trained):
+    until = [*(challenger.as_of for challenger, _ in trained[1:]), datetime.now(UTC)]
+    for (challenger, promoted), end in zip(trained, until, strict=True):
         if promoted:
             champion = challenger
             static = static or challenger
-        if champion and static and following.as_of > challenger.as_of:
-            windows.append(_Window(challenger.as_of, following.as_of, (champion, challenger, static)))
+        if champion and static and end > challenger.as_of:
+            windows.append(_Window(challenger.as_of, end, (champion, challenger, static)))
     return windows
 
 

@@ -21,6 +21,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "outage": {},
     "damaged": {},
     "pages": {},
+    "replayed": {},
     "noise": {"synthetic:extract": "synthetic:extract_noise"},
     "one_class": {"synthetic:extract": "synthetic:extract_one_class"},
     "no_column": {"synthetic:extract": "synthetic:extract_without_label"},
