@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from airworthy import kinds
 from airworthy.config import load_pipeline
 from airworthy.errors import ServiceError
 from airworthy.evidence import Evidence, Scores
+from airworthy.partitions import parse_key
 from airworthy.profile import ROOT
 from airworthy.targets import Target
 from serving_process import promote, trained
@@ -61,6 +63,14 @@ def test_the_gate_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spread
     )
     verdict = gate.judge(evidence)
     assert (verdict.gate, verdict.passed) == ("not_constant", passed)
+
+
+def test_the_request_names_every_column_of_a_flight() -> None:
+    (found,) = re.findall(r"-d '(\{\"dataframe_records.*?)'", README, re.DOTALL)
+    (record,) = json.loads(found)["dataframe_records"]
+    flights = load_pipeline(ROOT / "config" / "pipelines" / "flight_delays.yaml")
+    week = flights.source.extract(parse_key("week", "2013-12-23"))
+    assert set(record) == set(week.columns) - {flights.label.column}
 
 
 class Service(BaseHTTPRequestHandler):
