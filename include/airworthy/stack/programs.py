@@ -82,10 +82,12 @@ def _airflow(ports: Ports, after: tuple[str, ...]) -> tuple[Program, ...]:
         return Program(name, (*_module("airflow"), name, *options), after, health, stop_wait=stop_wait)
 
     server = (*_module("airflow"), "api-server")
+    # What tasks talk to is built at its first request, which takes seconds; the first task should not wait for that.
+    answers = _on(ports.airflow, "/execution/health")
     return (
         # LocalExecutor and the triggerer log to files that the API server reads itself: no log servers.
         component("scheduler", "--skip-serve-logs"),
-        Program("api-server", server, after, _on(ports.airflow, "/api/v2/version"), url=_url(ports.airflow)),
+        Program("api-server", server, after, answers, url=_url(ports.airflow)),
         component("dag-processor"),
         component("triggerer", "--skip-serve-logs", stop_wait=2),  # sits out 10 s after all its work is done
     )
