@@ -127,7 +127,7 @@ def _report(asked: argparse.Namespace) -> None:
     from airworthy.stack import find
 
     # Only a stack's own processes are told where its services are.
-    report.run(asked.pipeline, os.environ if "MLFLOW_TRACKING_URI" in os.environ else find().environment)
+    report.run(asked.pipeline, os.environ if "AIRWORTHY_LEDGER_URL" in os.environ else find().environment)
 
 
 def _shown(file: Path) -> Path:

@@ -31,7 +31,7 @@ from airworthy.evidence import METRICS, Metric, Task
 from airworthy.explain import explain, meant, problem
 from airworthy.gates import Gate
 from airworthy.models import Model
-from airworthy.partitions import Duration, Grain, parse_duration, utc
+from airworthy.partitions import Duration, Grain, parse_duration, utc, write_duration
 from airworthy.sources import Source
 from airworthy.targets import Target
 
@@ -247,6 +247,10 @@ class Pipeline(Strict):
             if column in RESERVED:
                 rule = f"must be none of {', '.join(sorted(RESERVED))}, which the tables use themselves"
                 raise problem(rule, column, loc=(loc,), hint="Give the column another name in extract()")
+        shortest = datetime(2001, 2, 1)  # noqa: DTZ001  # a month may have 28 days
+        if shortest + self.train.holdout <= shortest + self.label.matures_after:
+            rule = "must be longer than label.matures_after, or no label of it is known"
+            raise problem(rule, write_duration(self.train.holdout), loc=("train", "holdout"))
         if "performance" in self.monitor.retrain_on and self.monitor.floor is None:
             raise problem("must be a number, because retrain_on names performance", None, loc=("monitor", "floor"))
         if self.end is not None and self.end <= self.start:

@@ -47,11 +47,15 @@ class Replay:
     def say(self, text: str) -> None:
         self.console.print(f"[dim]{time.monotonic() - self.started:4.0f} s[/dim]  {text}", soft_wrap=True)
 
-    def backfill(self, last: datetime) -> int:
-        """Starts the backfill of every partition up to one, as the dialog in Airflow's UI does; returns its id."""
-        first = self.pipeline.start
-        self.say(f"backfill of [b]{self.pipeline.name}.ingest[/b], {first:%Y-%m-%d} to {last:%Y-%m-%d}")
-        return self.airflow.backfill(f"{self.pipeline.name}.ingest", first, last)
+    def backfill(self, last: datetime) -> None:
+        """Starts the backfill of every partition up to one, as the dialog in Airflow's UI does, unless it runs."""
+        dag_id, first = f"{self.pipeline.name}.ingest", self.pipeline.start
+        told = f"backfill of [b]{dag_id}[/b], {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+        if any(known["completed_at"] is None for known in self.airflow.get("backfills", dag_id=dag_id)["backfills"]):
+            self.say(f"{told}, goes on")
+            return
+        self.say(told)
+        self.airflow.backfill(dag_id, first, last)
 
     def wait_for_partitions(self, before: datetime) -> None:
         """Returns once every partition that begins before a moment is there; tells how far it is every few seconds."""
@@ -165,14 +169,20 @@ def _mark(verdict: Any) -> str:
 
 @contextmanager
 def embedded_stack(console: Console) -> Iterator[Any]:
-    """Leaves the stack running after a demo that succeeded, and nothing at all after one that did not."""
-    from airworthy.stack import down, up
+    """Leaves the stack running after a demo that succeeded; after one that did not, as it was before."""
+    from airworthy.stack import down, find, up
 
+    try:
+        find()
+        ran_before = True
+    except ServiceError:
+        ran_before = False
     stack = up(console.print)
     try:
         yield stack
     except BaseException:
-        down(console.print)
+        if not ran_before:
+            down(console.print)
         raise
 
 

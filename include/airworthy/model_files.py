@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from airworthy import kinds
 from airworthy.config import Moment, Pipeline, Strict
-from airworthy.encoding import Encoder, Feature, Input, conform, encode_label
+from airworthy.encoding import Encoder, Feature, Input, conform
 from airworthy.errors import ModelError
 from airworthy.evidence import Servable, Task
 from airworthy.features import compute_features
@@ -87,14 +87,6 @@ class LoadedModel:
             DataError: Columns are missing, values are of the wrong type, or the user's `features` raised.
         """
         return self.predict(compute_features(self._pipeline, conform(self.contract.inputs, raw)))
-
-    def encode_label(self, label: pd.Series[Any]) -> np.ndarray:
-        """Returns a label column without missing values as the predictions mean it: 0/1, class index, or a number.
-
-        Raises:
-            DataError: It holds a class the model does not know.
-        """
-        return encode_label(self.contract.task, self.contract.classes, label)
 
     def replay(self) -> Servable:
         """Returns how the answers to the recorded requests, together and one by one, differ from the recorded ones.

@@ -90,7 +90,8 @@ def parse_duration(value: Any) -> relativedelta:
     return relativedelta(**{f"{match[2]}s": int(match[1])})  # type: ignore[arg-type]
 
 
-def _write_duration(value: relativedelta) -> str:
+def write_duration(value: relativedelta) -> str:
+    """Returns the text that `parse_duration` reads."""
     for unit, amount in (
         ("month", value.months + 12 * value.years),
         ("hour", value.hours and value.hours + 24 * value.days),  # relativedelta turns 36 hours into 1 day and 12 hours
@@ -104,6 +105,6 @@ def _write_duration(value: relativedelta) -> str:
 Duration = Annotated[
     relativedelta,
     PlainValidator(parse_duration),
-    PlainSerializer(_write_duration, return_type=str),
+    PlainSerializer(write_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["1 month", "28 days"]}),
 ]

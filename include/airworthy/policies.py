@@ -55,6 +55,11 @@ def scores_by_month(pipeline: Pipeline, trained: Sequence[tuple[Challenger, bool
     if not (windows := _windows(trained)):
         return pd.DataFrame(columns=columns)
     frame = _labelled(pipeline, windows, profile)
+    # Right after a training nothing has been labelled yet.
+    time = frame[pipeline.time]
+    windows = [window for window in windows if ((time >= window.start) & (time < window.end)).any()]
+    if not windows:
+        return pd.DataFrame(columns=columns)
     predicted, label = _predicted(pipeline, windows, frame, _load(pipeline, windows, Registry(profile)))
     month = frame[pipeline.time].dt.strftime("%Y-%m").to_numpy()
     rows = []

@@ -61,7 +61,7 @@ def history(pipeline: Pipeline, profile: Profile) -> History:
         ServiceError: It was never trained and judged.
     """
     registry = Registry(profile)
-    entries = {entry.run_id: entry for entry in Ledger(profile.ledger_url).entries(pipeline.name) if entry.promotes}
+    entries = {entry.run_id: entry for entry in Ledger(profile.ledger_url).standing(pipeline.name)}
     trainings = []
     for challenger in registry.trainings(pipeline.name):
         judged = registry.load_json(challenger.run_id, "verdicts.json")

@@ -29,9 +29,17 @@ def partition_of(context: Any, pipeline: Pipeline) -> Partition:
 
 
 def as_of(context: Any) -> datetime:
-    """Returns the moment a training run knows: its parameter, the request that caused it, or its date."""
+    """Returns the moment a training run knows: its parameter, the request that caused it, or its date.
+
+    Raises:
+        ConfigError: The parameter is a moment to come.
+    """
     if value := context["params"].get("as_of"):
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        moment = datetime.fromisoformat(value).replace(tzinfo=UTC)
+        if moment > datetime.now(UTC):
+            hint = "A champion of the future would keep out every challenger until then"
+            raise ConfigError(f"run {context['run_id']}: as_of", "must not be in the future", value, hint)
+        return moment
     asked = [
         event.extra["as_of"]
         for events in (context.get("triggering_asset_events") or {}).values()

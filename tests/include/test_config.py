@@ -106,6 +106,10 @@ RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`
             ],
         ),
         (
+            {"label": {"column": "left", "matures_after": "30 days"}, "train": {"holdout": "1 month"}},
+            ["train.holdout must be longer than label.matures_after, or no label of it is known. Got '1 months'."],
+        ),
+        (
             {"monitor": {"retrain_on": ["performance"]}},
             ["monitor.floor must be a number, because retrain_on names performance. Got None."],
         ),

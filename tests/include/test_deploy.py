@@ -5,15 +5,17 @@ import re
 
 import pytest
 from mlflow import MlflowClient
+from pydantic import TypeAdapter
 
 from airworthy.config import Pipeline
 from airworthy.errors import ConflictError, ModelError, ServiceError
 from airworthy.evidence import Servable
-from airworthy.ledger import Ledger
+from airworthy.ledger import Entry, Ledger
 from airworthy.profile import Profile
-from airworthy.registry import Registry
+from airworthy.registry import Challenger, Registry
 from airworthy.stages.deploy import Release, deploy
 from airworthy.stages.evaluate import Evaluation, evaluate, judge
+from airworthy.targets import Target
 from airworthy.verdict import Verdict
 from serving_process import APRIL, DEEPER, MARCH, Server, corrupt, promote, recorded, serving, trained
 from toy_pipeline import Toy
@@ -30,11 +32,21 @@ def pipeline(toy: Toy) -> Pipeline:
     return pipeline
 
 
-def judged_against(champion: str | None) -> Evaluation:
-    servable = Servable(requests=50, largest_difference=0.0, seconds=0.1)
-    return Evaluation(
-        run_id="r", champion=champion, challenger_metrics={}, champion_metrics=None, servable=servable, evidence=""
+def judged(
+    toy: Toy, challenger: Challenger, champion: str | None = None, verdicts: list[Verdict] = PASSED
+) -> tuple[Evaluation, list[Verdict]]:
+    """Returns an evaluation of the challenger, and verdicts that are stored as its own."""
+    evaluation = Evaluation(
+        run_id=challenger.run_id,
+        champion=champion,
+        challenger_metrics={},
+        champion_metrics=None,
+        servable=Servable(requests=50, largest_difference=0.0, seconds=0.1),
+        evidence="e" * 64,
     )
+    content = TypeAdapter(list[Verdict]).dump_json(verdicts, indent=1)
+    Registry(toy.profile).store_artifacts(challenger.run_id, {f"evidence/{'e' * 12}/verdicts.json": content})
+    return evaluation, verdicts
 
 
 def profile_of(toy: Toy, server: Server) -> Profile:
@@ -80,7 +92,8 @@ def test_a_challenger_that_passed_is_promoted_live_and_on_record_once(toy: Toy, 
 def test_what_did_not_pass_is_not_even_registered(
     toy: Toy, pipeline: Pipeline, verdicts: list[Verdict], reason: str
 ) -> None:
-    release = deploy(pipeline, trained(toy, pipeline), judged_against(None), verdicts, toy.profile, "test")
+    challenger = trained(toy, pipeline)
+    release = deploy(pipeline, challenger, *judged(toy, challenger, verdicts=verdicts), toy.profile, "test")
     assert (release.action, release.version, release.reason) == ("refused", "", reason)
     assert versions(toy) == Ledger(toy.profile.ledger_url).entries(toy.name) == []
 
@@ -88,17 +101,16 @@ def test_what_did_not_pass_is_not_even_registered(
 def test_a_failed_gate_that_only_warns_does_not_block(toy: Toy, pipeline: Pipeline) -> None:
     warned = [Verdict(gate="metric_floor", status="failed", reason="0.6 < 0.7", on_fail="warn")]
     with serving(toy) as server:
-        release = deploy(
-            pipeline, trained(toy, pipeline), judged_against(None), warned, profile_of(toy, server), "test"
-        )
+        challenger = trained(toy, pipeline)
+        verdicts = judged(toy, challenger, verdicts=warned)
+        release = deploy(pipeline, challenger, *verdicts, profile_of(toy, server), "test")
     assert release.action == "promoted"
 
 
 def test_a_challenger_older_than_the_champion_does_not_replace_it(toy: Toy, pipeline: Pipeline) -> None:
     champion = promote(toy, trained(toy, pipeline, APRIL))
-    release = deploy(
-        pipeline, trained(toy, pipeline, MARCH), judged_against(champion.version), PASSED, toy.profile, "test"
-    )
+    challenger = trained(toy, pipeline, MARCH)
+    release = deploy(pipeline, challenger, *judged(toy, challenger, champion.version), toy.profile, "test")
     assert (release.action, release.version) == ("kept", champion.version)
     assert release.reason == (
         "version 1 was trained as of 2013-04-08 00:00, later than the challenger's 2013-04-01 00:00"
@@ -110,7 +122,7 @@ def test_judging_the_champion_again_changes_nothing(toy: Toy, pipeline: Pipeline
     challenger = trained(toy, pipeline)
     champion = promote(toy, challenger)
     blocked = [Verdict(gate="beats_champion", status="failed", reason="gains 0.000")]
-    release = deploy(pipeline, challenger, judged_against(champion.version), blocked, toy.profile, "test")
+    release = deploy(pipeline, challenger, *judged(toy, challenger, champion.version, blocked), toy.profile, "test")
     assert (release.action, release.reason) == ("kept", "version 1 is champion already")
 
 
@@ -118,8 +130,33 @@ def test_a_challenger_judged_against_another_champion_is_not_promoted(toy: Toy, 
     champion = promote(toy, trained(toy, pipeline))
     challenger = trained(toy, toy.pipeline(model=DEEPER))
     with pytest.raises(ConflictError, match=r"expected the champion to be none\. Got '1'"):
-        deploy(pipeline, challenger, judged_against(None), PASSED, toy.profile, "test")
+        deploy(pipeline, challenger, *judged(toy, challenger), toy.profile, "test")
     assert Ledger(toy.profile.ledger_url).entries(toy.name) == [champion]
+
+
+def test_verdicts_on_another_challenger_promote_nothing(toy: Toy, pipeline: Pipeline) -> None:
+    judged_one, other = trained(toy, pipeline), trained(toy, toy.pipeline(model=DEEPER))
+    evaluation, verdicts = judged(toy, judged_one)
+    with pytest.raises(ConflictError, match=rf"must be those on run {other.run_id}"):
+        deploy(pipeline, other, evaluation, verdicts, toy.profile, "test")
+    own, _ = judged(toy, other)
+    forged = [Verdict(gate="metric_floor", status="passed", reason="because I say so")]
+    with pytest.raises(ConflictError, match=rf"must be those on run {other.run_id}"):
+        deploy(pipeline, other, own, forged, toy.profile, "test")
+    assert Ledger(toy.profile.ledger_url).entries(toy.name) == []
+
+
+class Broken(Target):
+    def wait_until_live(self, entry: Entry, profile: Profile) -> str:
+        raise KeyError("url")
+
+
+def test_whatever_a_target_raises_the_version_before_is_champion_again(toy: Toy, pipeline: Pipeline) -> None:
+    challenger = trained(toy, pipeline)
+    broken = pipeline.model_copy(update={"target": Broken()})
+    with pytest.raises(ModelError, match=r"must go live; there is no champion, as before\. KeyError: 'url'"):
+        deploy(broken, challenger, *judged(toy, challenger), toy.profile, "test")
+    assert Ledger(toy.profile.ledger_url).champion(toy.name) is None
 
 
 def test_damaged_files_are_rolled_back_with_the_servers_reason(toy: Toy, pipeline: Pipeline) -> None:
@@ -128,9 +165,9 @@ def test_damaged_files_are_rolled_back_with_the_servers_reason(toy: Toy, pipelin
     ledger, registry = Ledger(toy.profile.ledger_url), Registry(toy.profile)
     with serving(toy) as server:
         profile = profile_of(toy, server)
-        deploy(pipeline, first, judged_against(None), PASSED, profile, "test")
+        deploy(pipeline, first, *judged(toy, first), profile, "test")
         with pytest.raises(ModelError) as failed:
-            deploy(pipeline, second, judged_against("1"), PASSED, profile, "test")
+            deploy(pipeline, second, *judged(toy, second, "1"), profile, "test")
         answer = server.post({"instances": [dict.fromkeys(recorded(toy, first)["columns"])]})
     message = str(failed.value)
     assert message.startswith(f"deploy {toy.name}: version 2 must go live; version 1 is champion again.")
@@ -146,8 +183,9 @@ def test_damaged_files_are_rolled_back_with_the_servers_reason(toy: Toy, pipelin
 
 def test_without_a_server_the_first_promotion_is_taken_back(toy: Toy, pipeline: Pipeline) -> None:
     pipeline = toy.pipeline(target=DOWN)
+    challenger = trained(toy, pipeline)
     with pytest.raises(ModelError, match=re.escape("there is no champion, as before.")):
-        deploy(pipeline, trained(toy, pipeline), judged_against(None), PASSED, toy.profile, "test")
+        deploy(pipeline, challenger, *judged(toy, challenger), toy.profile, "test")
     assert Ledger(toy.profile.ledger_url).champion(toy.name) is None
     assert Registry(toy.profile).alias(toy.name, "champion") is None
 
@@ -156,7 +194,7 @@ def test_a_deploy_that_crashed_after_the_promotion_is_finished_by_the_next(toy: 
     challenger = trained(toy, pipeline)
     entry = promote(toy, challenger)  # and then the process died
     with serving(toy) as server:
-        release = deploy(pipeline, challenger, judged_against(None), PASSED, profile_of(toy, server), "test")
+        release = deploy(pipeline, challenger, *judged(toy, challenger), profile_of(toy, server), "test")
     assert (release.action, release.version) == ("promoted", entry.version)
     assert Ledger(toy.profile.ledger_url).entries(toy.name) == [entry]
     assert Registry(toy.profile).alias(toy.name, "champion") == entry.version
@@ -167,5 +205,5 @@ def test_a_server_that_is_down_does_not_cost_a_finished_release(toy: Toy, pipeli
     entry = promote(toy, challenger)
     Registry(toy.profile).set_alias(toy.name, "champion", entry.version)
     with pytest.raises(ServiceError, match=r"^serving at http://127\.0\.0\.1:1: "):
-        deploy(toy.pipeline(target=DOWN), challenger, judged_against(None), PASSED, toy.profile, "test")
+        deploy(toy.pipeline(target=DOWN), challenger, *judged(toy, challenger), toy.profile, "test")
     assert Ledger(toy.profile.ledger_url).entries(toy.name) == [entry]

@@ -47,7 +47,7 @@ def test_the_pipeline_is_one(tmp_path: Path) -> None:
     (text,) = blocks("yaml")
     file = tmp_path / "churn.yaml"
     file.write_text(text)
-    assert load_pipeline(file).label.column == "left"
+    assert load_pipeline(file).label.column == "missed"
 
 
 @pytest.mark.parametrize(("spread", "passed"), [(1.0, True), (0.01, False)])

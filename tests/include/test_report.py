@@ -69,6 +69,11 @@ def test_nothing_is_scored_before_a_first_promotion(
     assert scores_by_month(pipeline, [(challengers[0], False)], toy.profile).empty
 
 
+def test_nothing_is_scored_before_there_are_later_labels(toy: Toy, pipeline: Pipeline) -> None:
+    newest = trained(toy, pipeline, datetime(2013, 6, 1, tzinfo=UTC))
+    assert scores_by_month(pipeline, [(newest, True)], toy.profile).empty
+
+
 def test_the_page_tells_every_training_run_and_verdict(toy: Toy, pipeline: Pipeline) -> None:
     Ledger(toy.profile.ledger_url).create()
     with pytest.raises(ServiceError, match="has no judged training run yet"):

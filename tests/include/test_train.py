@@ -43,7 +43,6 @@ def test_the_holdout_ends_where_labels_are_known(toy: Toy) -> None:
 @pytest.mark.parametrize(
     ("changes", "as_of", "rule"),
     [
-        ({"train": {"holdout": "1 day"}}, AS_OF, "train.holdout: must hold labels that are known"),
         ({}, day(1, 20), "as_of: must leave time to train on after 2013-01-01"),
     ],
 )

@@ -23,6 +23,7 @@ def test_a_replay_tells_what_happened(airflow: AirflowApi, stack, config_dir, mo
     console = Console(record=True, width=80)
     replay = Replay(pipeline, airflow, console)
     replay.backfill(LAST)
+    replay.backfill(LAST)  # as a demo does that was ended before it was done
     airflow.wait("replayed.ingest", airflow.trigger("replayed.ingest", partition=f"{SHIFTED:%Y-%m-%d}"))
     replay.wait_for_partitions(LAST + timedelta(days=1))
     replay.train(datetime(2026, 1, 11, tzinfo=UTC))
@@ -32,6 +33,7 @@ def test_a_replay_tells_what_happened(airflow: AirflowApi, stack, config_dir, mo
     show_trainings(found.trainings, pipeline.metric, console)
 
     told = console.export_text()
+    assert "backfill of replayed.ingest, 2026-01-01 to 2026-01-12, goes on" in told
     assert "train as of 2026-01-11: promoted as version 1" in told
     assert "monitor 2026-01-12: no retrain needed" in told
     assert re.search(r"monitor 2026-02-02: retrain requested, prediction is 1\.\d\d from training", told)

@@ -111,7 +111,14 @@ def test_an_invalid_parameter_is_refused_with_a_clear_message(airflow) -> None:
         airflow.trigger("tiny.ingest", partition="../../etc")
 
 
-def test_a_partition_that_does_not_start_a_partition_fails_with_a_hint(airflow) -> None:
+def test_nobody_knows_the_future(airflow) -> None:
+    airflow.unpause("tiny.train")
+    run_id = airflow.trigger("tiny.train", as_of="2099-01-01")
+    assert airflow.wait("tiny.train", run_id)["state"] == "failed"
+    assert "must not be in the future. Got '2099-01-01'" in airflow.log("tiny.train", run_id, "train")
+
+
+def test_a_run_without_a_partition_fails_with_a_hint(airflow) -> None:
     run_id = airflow.trigger("tiny.ingest")
     assert airflow.wait("tiny.ingest", run_id)["state"] == "failed"
     assert "needs a partition" in airflow.log("tiny.ingest", run_id, "ingest")
@@ -146,7 +153,7 @@ def test_drift_requests_a_retrain_that_runs_on_its_own(airflow, promoted) -> Non
     assert airflow.xcom("tiny.train", run["dag_run_id"], "train")["as_of"].startswith("2026-02-02")
 
 
-def test_the_schedule_ingests_and_trains_on_its_own(airflow: AirflowApi, stack, config_dir: Path) -> None:
+def test_the_schedule_ingests_trains_and_monitors_on_its_own(airflow: AirflowApi, stack, config_dir: Path) -> None:
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     text = TINY.read_text()
     for old, new in (
@@ -161,7 +168,7 @@ def test_the_schedule_ingests_and_trains_on_its_own(airflow: AirflowApi, stack, 
         text = text.replace(old, new)
     (config_dir / "pipelines" / "ticking.yaml").write_text(text)
 
-    airflow.wait_for_dags("ticking.ingest", "ticking.train")
+    airflow.wait_for_dags("ticking.ingest", "ticking.train", "ticking.monitor")
     airflow.unpause("ticking.ingest")
     store = Store(f"{stack.home}/store", "ticking")
     wait_for("four hourly partitions", lambda: store.partitions("features")[3:] or None, timeout=120)
@@ -172,6 +179,10 @@ def test_the_schedule_ingests_and_trains_on_its_own(airflow: AirflowApi, stack, 
         ledger = Ledger(stack.environment["AIRWORTHY_LEDGER_URL"])
         champion = wait_for("a champion that the schedule made", lambda: ledger.champion("ticking"), timeout=180)
         assert champion.actor.startswith("scheduled")
+        airflow.unpause("ticking.monitor")
+        wait_for("predictions that the schedule made", lambda: store.partitions("predictions") or None, timeout=120)
+        assert {run["run_type"] for run in airflow.runs("ticking.monitor")} == {"scheduled"}
     finally:
+        airflow.unpause("ticking.monitor", paused=True)
         airflow.unpause("ticking.train", paused=True)
         airflow.unpause("ticking.ingest", paused=True)

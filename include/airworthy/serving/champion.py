@@ -115,7 +115,10 @@ class Champions:
     def _follow(self) -> None:
         self._restore()
         while not self._stop.is_set():
-            self._look()
+            try:
+                self._look()
+            except Exception:  # whatever happened, the champions go on answering and the ledger is looked at again
+                log.exception("Could not follow the ledger")
             self.ready = True
             self._stop.wait(self._poll)
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from airworthy.config import Pipeline
-from airworthy.errors import ModelError, ServiceError
+from airworthy.errors import AirworthyError, ConflictError, ModelError, ServiceError
 from airworthy.ledger import Entry, Ledger
 from airworthy.profile import Profile
 from airworthy.registry import Challenger, Registry
+from airworthy.stages.evaluate import VERDICTS, Evaluation, evidence_folder
 from airworthy.verdict import Verdict
-
-if TYPE_CHECKING:
-    from airworthy.stages.evaluate import Evaluation
 
 CHAMPION = "champion"
 
@@ -59,7 +57,8 @@ def deploy(
     crash anywhere in between, this finishes what is missing, without a second version or entry.
 
     Raises:
-        ConflictError: The champion is not the one the challenger was judged against.
+        ConflictError: The champion is not the one the challenger was judged against, or the verdicts are not those
+            on this challenger.
         ModelError: The target did not answer with the new version, and the version before is champion again.
         ServiceError: MLflow or the ledger does not answer, or the target does not with a version it had answered with.
     """
@@ -75,6 +74,7 @@ def deploy(
         entry = champion
         completed = registry.alias(pipeline.name, CHAMPION) == entry.version
     else:
+        _require_own_verdicts(challenger, evaluation, verdicts, registry)
         entry = ledger.promote(
             pipeline=pipeline.name,
             version=registry.register(challenger, verdicts),
@@ -88,7 +88,7 @@ def deploy(
         )
     try:
         endpoint = pipeline.target.wait_until_live(entry, profile)
-    except ServiceError as error:
+    except Exception as error:  # whatever a target raises, a version that does not answer must not stay champion
         if completed:  # it answered before, so the target is down and the version is not to blame
             raise
         raise _roll_back(ledger, entry, actor, error) from error
@@ -127,11 +127,23 @@ def _reason_to_keep(
     return None
 
 
-def _roll_back(ledger: Ledger, entry: Entry, actor: str, cause: ServiceError) -> ModelError:
+def _require_own_verdicts(
+    challenger: Challenger, evaluation: Evaluation, verdicts: Sequence[Verdict], registry: Registry
+) -> None:
+    # A task that runs again alone gets what the others left when they ran for another challenger.
+    stored = registry.load_artifact(challenger.run_id, f"{evidence_folder(evaluation.evidence)}/{VERDICTS}")
+    own = stored is not None and hashlib.sha256(stored).hexdigest() == digest_of_verdicts(verdicts)
+    if evaluation.run_id != challenger.run_id or not own:
+        rule = f"must be those on run {challenger.run_id}"
+        raise ConflictError(f"{challenger.pipeline}: verdicts", rule, f"verdicts on run {evaluation.run_id}")
+
+
+def _roll_back(ledger: Ledger, entry: Entry, actor: str, cause: Exception) -> ModelError:
     """Leaves the version before as champion; returns what to raise. The alias has never left that version."""
     restored = ledger.rollback(entry.pipeline, entry.version, actor).version
+    told = str(cause) if isinstance(cause, AirworthyError) else f"{type(cause).__name__}: {cause}"
     now = f"version {restored} is champion again" if restored else "there is no champion, as before"
-    return ModelError(f"deploy {entry.pipeline}", f"version {entry.version} must go live; {now}", hint=str(cause))
+    return ModelError(f"deploy {entry.pipeline}", f"version {entry.version} must go live; {now}", hint=told)
 
 
 def _point_alias(registry: Registry, pipeline: str, version: str) -> None:

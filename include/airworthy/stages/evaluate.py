@@ -92,7 +92,7 @@ def evaluate(pipeline: Pipeline, challenger: Challenger, champion: Entry | None,
         evidence=digest,
     )
     # The evidence of an earlier judgement stays, as a promotion may rest on it; the copy on top is the latest.
-    files_of_run = {f"{_folder(digest)}/{name}": content for name, content in stored.items()}
+    files_of_run = {f"{evidence_folder(digest)}/{name}": content for name, content in stored.items()}
     latest = {EVALUATION: evaluation.model_dump_json(indent=1).encode()}
     registry.store_artifacts(challenger.run_id, files_of_run | latest)
     return evaluation
@@ -106,7 +106,7 @@ def judge(pipeline: Pipeline, challenger: Challenger, evaluation: Evaluation, pr
         ServiceError: MLflow does not answer.
     """
     registry = Registry(profile)
-    folder = _folder(evaluation.evidence)
+    folder = evidence_folder(evaluation.evidence)
     loaded = {name: registry.load_artifact(challenger.run_id, f"{folder}/{name}") for name in (_EVIDENCE, _HOLDOUT)}
     stored = {name: content for name, content in loaded.items() if content is not None}
     if len(stored) < len(loaded):
@@ -184,7 +184,8 @@ def _evidence(
     )
 
 
-def _folder(digest: str) -> str:
+def evidence_folder(digest: str) -> str:
+    """Returns where the evidence with this SHA-256, and the verdicts on it, are among the run's artifacts."""
     return f"evidence/{digest[:12]}"
 
 

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Performance(Strict):
 
 
 class Decision(Strict):
-    """Whether a partition asks for a retrain, and as of when its labels are all there."""
+    """Whether a partition asks for a retrain, and as of when: its labels are all there, or it is now."""
 
     retrain: bool
     reason: str
@@ -187,7 +187,8 @@ def decide(pipeline: Pipeline, partition: Partition, found: Drift, measured: Per
     return Decision(
         retrain=bool(asking),
         reason="; ".join(asking or quiet) or "nothing has drifted",
-        as_of=partition.end + pipeline.label.matures_after,
+        # Later labels are not known yet, and a model as of the future would keep out every challenger until then.
+        as_of=min(partition.end + pipeline.label.matures_after, datetime.now(UTC)),
     )
 
 

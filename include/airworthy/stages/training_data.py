@@ -40,16 +40,13 @@ def intervals(pipeline: Pipeline, as_of: datetime) -> tuple[Interval, Interval]:
     """Returns window and holdout as `[start, end)`.
 
     A label is known `matures_after` its row's time, so the holdout ends that long before `as_of`; it
-    begins `train.holdout` before `as_of`, where the window ends.
+    begins `train.holdout` before `as_of`, where the window ends. A pipeline file has the holdout the longer of the two.
 
     Raises:
-        TrainError: No time is left for one of them.
+        TrainError: No time is left for the window.
     """
     begin = as_of - pipeline.train.holdout
     known = as_of - pipeline.label.matures_after
-    if known <= begin:
-        hint = "Make train.holdout longer than label.matures_after"
-        raise TrainError(f"{pipeline.name}: train.holdout", "must hold labels that are known at as_of", hint=hint)
     start = pipeline.start
     if pipeline.train.window != "expanding":
         start = max(start, begin - pipeline.train.window)
