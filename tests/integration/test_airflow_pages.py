@@ -70,11 +70,13 @@ def test_a_backfill_asked_for_in_the_dialog_runs(page: Page, airflow: AirflowApi
     page.get_by_label("Trigger Dag").click()
     dialog = page.get_by_role("dialog").first
     dialog.get_by_text("Run this Dag for a range of dates").click()
+    date = page.get_by_placeholder("YYYY/MM/DD").locator("visible=true")
     for day in ("2026/01/21", "2026/01/22"):
         dialog.get_by_text("Select date and time").first.click()
-        page.get_by_placeholder("YYYY/MM/DD").locator("visible=true").fill(day)
+        date.fill(day)
         page.get_by_placeholder("HH:mm").locator("visible=true").fill("00:00")
         page.get_by_text("Date Range", exact=True).click()  # closes the calendar
+        expect(date).to_have_count(0)
     expect(dialog.get_by_text("The day to work on, named by its start")).to_be_visible()
     dialog.get_by_role("button", name="Run Backfill").click()
     expect(dialog).to_be_hidden()
