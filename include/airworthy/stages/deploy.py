@@ -74,7 +74,7 @@ def deploy(
         entry = champion
         completed = registry.alias(pipeline.name, CHAMPION) == entry.version
     else:
-        _require_own_verdicts(challenger, evaluation, verdicts, registry)
+        evidence = _own_verdicts(challenger, evaluation, verdicts, registry)
         entry = ledger.promote(
             pipeline=pipeline.name,
             version=registry.register(challenger, verdicts),
@@ -84,7 +84,7 @@ def deploy(
             as_of=challenger.as_of,
             expected=evaluation.champion,
             actor=actor,
-            evidence=digest_of_verdicts(verdicts),
+            evidence=evidence,
         )
     try:
         endpoint = pipeline.target.wait_until_live(entry, profile)
@@ -102,11 +102,6 @@ def deploy(
         reason=f"{reason} and answers",
         endpoint=endpoint,
     )
-
-
-def digest_of_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """Returns the SHA-256 under which the ledger names the verdicts: that of the run's `verdicts.json`."""
-    return hashlib.sha256(TypeAdapter(list[Verdict]).dump_json(list(verdicts), indent=1)).hexdigest()
 
 
 def _reason_to_keep(
@@ -127,15 +122,27 @@ def _reason_to_keep(
     return None
 
 
-def _require_own_verdicts(
+def _own_verdicts(
     challenger: Challenger, evaluation: Evaluation, verdicts: Sequence[Verdict], registry: Registry
-) -> None:
-    # A task that runs again alone gets what the others left when they ran for another challenger.
+) -> str:
+    """Returns the SHA-256 of the stored verdicts, under which the ledger names them.
+
+    A task that runs again alone gets what the others left when they ran for another challenger.
+    """
     stored = registry.load_artifact(challenger.run_id, f"{evidence_folder(evaluation.evidence)}/{VERDICTS}")
-    own = stored is not None and hashlib.sha256(stored).hexdigest() == digest_of_verdicts(verdicts)
-    if evaluation.run_id != challenger.run_id or not own:
-        rule = f"must be those on run {challenger.run_id}"
+    if (
+        stored is None
+        or evaluation.run_id != challenger.run_id
+        or _told(TypeAdapter(list[Verdict]).validate_json(stored)) != _told(verdicts)
+    ):
+        rule = f"must be those stored with run {challenger.run_id} for this evaluation"
         raise ConflictError(f"{challenger.pipeline}: verdicts", rule, f"verdicts on run {evaluation.run_id}")
+    return hashlib.sha256(stored).hexdigest()
+
+
+def _told(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
+    # Their numbers come through a database that reorders keys and has no NaN.
+    return [(verdict.gate, verdict.status, verdict.on_fail, verdict.reason) for verdict in verdicts]
 
 
 def _roll_back(ledger: Ledger, entry: Entry, actor: str, cause: Exception) -> ModelError:
