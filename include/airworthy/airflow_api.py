@@ -14,6 +14,7 @@ import httpx
 
 from airworthy.errors import ServiceError
 
+_PAGE = 100  # the most that Airflow gives at a time
 ENDED = frozenset({"success", "failed"})
 
 T = TypeVar("T")
@@ -76,6 +77,10 @@ class AirflowApi:
         }
         return int(self.post("backfills", body)["id"])
 
+    def backfilling(self, dag_id: str) -> bool:
+        """Tells whether Airflow has not yet marked a backfill of the DAG done, so that it refuses another."""
+        return any(known["completed_at"] is None for known in self._all("backfills", "backfills", dag_id=dag_id))
+
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         return dict(self.get(f"dags/{dag_id}/dagRuns/{run_id}"))
 
@@ -118,12 +123,12 @@ class AirflowApi:
         return wait_for(f"backfill of {dag_id}", ended, timeout)
 
     def _all(self, path: str, key: str, **filters: Any) -> Iterator[dict[str, Any]]:
-        """Yields what is on every page; Airflow gives at most 100 at a time."""
+        """Yields what is on every page."""
         offset, total = 0, 1
         while offset < total:
-            page = self.get(path, limit=100, offset=offset, **filters)
+            page = self.get(path, limit=_PAGE, offset=offset, **filters)
             yield from page[key]
-            offset, total = offset + 100, page["total_entries"]
+            offset, total = offset + _PAGE, page["total_entries"]
 
     def _send(self, method: str, path: str, **request: Any) -> Any:
         where = f"{method} {self._http.base_url}{path}"

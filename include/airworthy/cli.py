@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -121,8 +122,6 @@ def _demo(_: argparse.Namespace) -> None:
 
 
 def _report(asked: argparse.Namespace) -> None:
-    import os
-
     from airworthy import report
     from airworthy.stack import find
 

@@ -233,6 +233,11 @@ class Pipeline(Strict):
         """The metric that tuning optimises and reports lead with."""
         return self.train.metric or METRICS[self.label.task][0]
 
+    @property
+    def identity(self) -> list[str]:
+        """The columns that tell a row apart in the whole table; the key is unique within its partition only."""
+        return list(dict.fromkeys((*self.key, self.time)))
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         known = METRICS[self.label.task]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from dateutil.relativedelta import relativedelta
@@ -24,6 +24,9 @@ from airworthy.config import Pipeline, load_pipeline
 from airworthy.errors import ServiceError
 from airworthy.partitions import partition_at
 from airworthy.profile import pipelines_dir
+
+if TYPE_CHECKING:
+    from airworthy.report import History
 
 PIPELINE = "flight_delays"
 MONTHS = tuple(datetime(2013, 4, 1, tzinfo=UTC) + relativedelta(months=number) for number in range(9))
@@ -51,7 +54,7 @@ class Replay:
         """Starts the backfill of every partition up to one, as the dialog in Airflow's UI does, unless it runs."""
         dag_id, first = f"{self.pipeline.name}.ingest", self.pipeline.start
         told = f"backfill of [b]{dag_id}[/b], {first:%Y-%m-%d} to {last:%Y-%m-%d}"
-        if any(known["completed_at"] is None for known in self.airflow.get("backfills", dag_id=dag_id)["backfills"]):
+        if self.airflow.backfilling(dag_id):
             self.say(f"{told}, goes on")
             return
         self.say(told)
@@ -120,12 +123,7 @@ class Replay:
 
 def live_prediction(pipeline: Pipeline, serving_url: str, console: Console) -> None:
     """Asks the serving process about one real flight and shows who answered."""
-    from importlib import import_module
-
-    module, _, function = str(pipeline.source.model_dump()["function"]).partition(":")
-    rows = getattr(import_module(module), function)(
-        datetime(2013, 12, 30, tzinfo=UTC), datetime(2013, 12, 31, tzinfo=UTC)
-    )
+    rows = pipeline.source.extract(partition_at(pipeline.partition, LAST + timedelta(weeks=1)))
     record = rows.drop(columns=[pipeline.label.column]).head(1).to_json(orient="records", date_format="iso")
     answer = httpx.post(
         f"{serving_url}/invocations", params={"pipeline": pipeline.name}, json={"dataframe_records": json.loads(record)}
@@ -139,23 +137,20 @@ def live_prediction(pipeline: Pipeline, serving_url: str, console: Console) -> N
     )
 
 
-def show_trainings(trainings: Sequence[Any], metric: str, console: Console) -> None:
+def show_trainings(found: History, console: Console) -> None:
     """Prints a table with one line per training run."""
-    table = Table(
-        title=f"Every training run: {metric} on its holdout, the gates' verdicts", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    gates = list(dict.fromkeys(verdict.gate for training in trainings for verdict in training.verdicts))
+    title = f"Every training run: {found.pipeline.metric} on its holdout, the gates' verdicts"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("as of", "challenger", "champion"):
         table.add_column(column, justify="left" if column == "as of" else "right", no_wrap=True)
-    for column in (*gates, "outcome"):
+    for column in (*found.gates, "outcome"):
         table.add_column(column.replace("_", "\n"), no_wrap=True)
-    for training in trainings:
-        by_gate = {verdict.gate: verdict for verdict in training.verdicts}
+    for training in found.trainings:
         table.add_row(
             f"{training.challenger.as_of:%Y-%m-%d}",
             f"{training.challenger_score:.4f}",
             "-" if training.champion_score is None else f"{training.champion_score:.4f}",
-            *(_mark(by_gate.get(gate)) for gate in gates),
+            *(_mark(training.by_gate.get(gate)) for gate in found.gates),
             f"[green]version {training.promoted.version}[/green]" if training.promoted else "[yellow]refused[/yellow]",
         )
     console.print(table)
@@ -210,7 +205,7 @@ def _show(pipeline: Pipeline, stack: Any, console: Console) -> None:
     found = report.history(pipeline, profile)
     page = report.publish(found, profile)
     console.print()
-    show_trainings(found.trainings, pipeline.metric, console)
+    show_trainings(found, console)
     live_prediction(pipeline, stack.serving_url, console)
     told = [
         "",

@@ -18,18 +18,22 @@ from airworthy.metrics import score
 from airworthy.model_files import LoadedModel, load_model
 from airworthy.profile import Profile
 from airworthy.registry import Challenger, Registry
+from airworthy.stages.training_data import read_labelled
 from airworthy.store import Store
 
 POLICIES = ("champion", "blind retraining", "static")
 
 
+_Models = tuple[Challenger, Challenger, Challenger]  # in the order of POLICIES
+
+
 @dataclass(frozen=True)
 class _Window:
-    """A time in which no policy changed its model; `models` are in the order of `POLICIES`."""
+    """A time in which no policy changed its model."""
 
     start: datetime
     end: datetime
-    models: tuple[Challenger, Challenger, Challenger]
+    models: _Models
 
 
 def scores_by_month(pipeline: Pipeline, trained: Sequence[tuple[Challenger, bool]], profile: Profile) -> pd.DataFrame:
@@ -54,13 +58,16 @@ def scores_by_month(pipeline: Pipeline, trained: Sequence[tuple[Challenger, bool
     columns = ["month", "rows", *POLICIES]
     if not (windows := _windows(trained)):
         return pd.DataFrame(columns=columns)
-    frame = _labelled(pipeline, windows, profile)
-    # Right after a training nothing has been labelled yet.
+    store = Store(profile.store_uri, pipeline.name)
+    frame = read_labelled(pipeline, store, (windows[0].start, windows[-1].end))
+    frame = frame.sort_values(pipeline.time, kind="stable")
     time = frame[pipeline.time]
-    windows = [window for window in windows if ((time >= window.start) & (time < window.end)).any()]
-    if not windows:
+    parts = [(window.models, frame[(time >= window.start) & (time < window.end)]) for window in windows]
+    parts = [(models, rows) for models, rows in parts if not rows.empty]  # none are, right after a training
+    if not parts:
         return pd.DataFrame(columns=columns)
-    predicted, label = _predicted(pipeline, windows, frame, _load(pipeline, windows, Registry(profile)))
+    loaded = _load(pipeline, [models for models, _ in parts], Registry(profile))
+    predicted, label = _predicted(pipeline, frame, parts, loaded)
     month = frame[pipeline.time].dt.strftime("%Y-%m").to_numpy()
     rows = []
     for name in sorted(set(month)):
@@ -83,8 +90,8 @@ def _windows(trained: Sequence[tuple[Challenger, bool]]) -> list[_Window]:
     return windows
 
 
-def _load(pipeline: Pipeline, windows: Sequence[_Window], registry: Registry) -> dict[str, LoadedModel]:
-    needed = {challenger.model_id: challenger for window in windows for challenger in window.models}
+def _load(pipeline: Pipeline, in_force: Sequence[_Models], registry: Registry) -> dict[str, LoadedModel]:
+    needed = {challenger.model_id: challenger for models in in_force for challenger in models}
     with tempfile.TemporaryDirectory() as folder:
         return {
             name: load_model(registry.download(name, Path(folder, name)), digest=challenger.digest, pipeline=pipeline)
@@ -92,27 +99,25 @@ def _load(pipeline: Pipeline, windows: Sequence[_Window], registry: Registry) ->
         }
 
 
-def _labelled(pipeline: Pipeline, windows: Sequence[_Window], profile: Profile) -> pd.DataFrame:
-    store = Store(profile.store_uri, pipeline.name)
-    frame = store.read("features", between=(windows[0].start, windows[-1].end), time=pipeline.time)
-    return frame[frame[pipeline.label.column].notna()].sort_values(pipeline.time, kind="stable")
-
-
 def _predicted(
-    pipeline: Pipeline, windows: Sequence[_Window], frame: pd.DataFrame, models: dict[str, LoadedModel]
+    pipeline: Pipeline,
+    frame: pd.DataFrame,
+    parts: Sequence[tuple[_Models, pd.DataFrame]],
+    loaded: dict[str, LoadedModel],
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Returns each policy's predictions for the rows, in order of time, and their labels."""
-    task, column, time = pipeline.label.task, frame[pipeline.label.column], frame[pipeline.time]
-    known = dict.fromkeys(name for model in models.values() for name in model.contract.classes)
+    task, column = pipeline.label.task, frame[pipeline.label.column]
+    known = dict.fromkeys(name for model in loaded.values() for name in model.contract.classes)
     classes = extend_classes(task, tuple(known), column)
-
-    def predict(window: _Window, number: int) -> np.ndarray:
-        model = models[window.models[number].model_id]
-        rows = frame[(time >= window.start) & (time < window.end)]
-        return align_classes(model.predict(rows), model.contract.classes, classes)
-
-    predicted = [np.concatenate([predict(window, number) for window in windows]) for number, _ in enumerate(POLICIES)]
-    return predicted, encode_label(task, classes, column)
+    found: list[list[np.ndarray]] = [[] for _ in POLICIES]
+    for models, rows in parts:
+        by_model = {
+            name: align_classes(loaded[name].predict(rows), loaded[name].contract.classes, classes)
+            for name in {challenger.model_id for challenger in models}
+        }
+        for predictions, challenger in zip(found, models, strict=True):
+            predictions.append(by_model[challenger.model_id])
+    return [np.concatenate(predictions) for predictions in found], encode_label(task, classes, column)
 
 
 def _score(pipeline: Pipeline, label: np.ndarray, prediction: np.ndarray) -> float:

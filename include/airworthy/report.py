@@ -33,6 +33,10 @@ class Training:
     promoted: Entry | None
 
     @property
+    def by_gate(self) -> dict[str, Verdict]:
+        return {verdict.gate: verdict for verdict in self.verdicts}
+
+    @property
     def result(self) -> str:
         if self.promoted:
             return f"promoted as version {self.promoted.version}"
@@ -120,11 +124,10 @@ def publish(found: History, profile: Profile) -> Path:
             f"{training.challenger.as_of:%Y-%m-%d}",
             f"{training.challenger_score:.4f}",
             "-" if training.champion_score is None else f"{training.champion_score:.4f}",
-            *(f"{by_gate[gate].status}: {by_gate[gate].reason}" if gate in by_gate else "" for gate in gates),
+            *(f"{verdict.status}: {verdict.reason}" if verdict else "" for verdict in map(training.by_gate.get, gates)),
             training.result,
         )
         for training in found.trainings
-        for by_gate in ({verdict.gate: verdict for verdict in training.verdicts},)
     ]
     columns = ("as of", f"challenger {metric}", f"champion {metric}", *gates, "what happened")
     file = profile.reports_dir / found.pipeline.name / "history.html"

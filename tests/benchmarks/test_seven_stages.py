@@ -24,7 +24,7 @@ from airworthy.stack import running_stack
 INTEGRATION = ROOT / "tests" / "integration"
 PARTITIONS = 8
 PLAIN = """
-import json, sys, time
+import sys, time
 from datetime import UTC, datetime
 from airworthy.config import load_pipeline
 from airworthy.ledger import Ledger

@@ -15,13 +15,11 @@ from airworthy.profile import ROOT
 
 HEAVY = {"pandas", "mlflow", "xgboost", "sklearn", "great_expectations", "evidently", "optuna", "pyarrow", "deltalake"}
 PROBE = """
-import json, sys, time
+import json, sys
 from airflow.dag_processing.dagbag import DagBag
 import airflow.sdk
-started = time.perf_counter()
 bag = DagBag(sys.argv[1], bundle_path=sys.argv[1])
 print(json.dumps({
-    "seconds": time.perf_counter() - started,
     "dags": {d: {"owner": g.owner, "tags": sorted(g.tags), "doc": g.doc_md, "description": g.description,
                  "tasks": [t.task_id for t in g.topological_sort()]} for d, g in bag.dags.items()},
     "errors": bag.import_errors,

@@ -30,7 +30,7 @@ def test_a_replay_tells_what_happened(airflow: AirflowApi, stack, config_dir, mo
     for partition in (LAST, SHIFTED):
         replay.monitor(partition + timedelta(days=8))
     found = report.history(pipeline, load_profile(stack.environment))
-    show_trainings(found.trainings, pipeline.metric, console)
+    show_trainings(found, console)
 
     told = console.export_text()
     assert "backfill of replayed.ingest, 2026-01-01 to 2026-01-12, goes on" in told

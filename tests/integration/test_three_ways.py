@@ -50,13 +50,8 @@ def test_a_backfill_ingests_every_partition(airflow, ingested, store) -> None:
 
 def test_a_second_backfill_changes_no_table(airflow, ingested, store) -> None:
     before = {table: store.version(table) for table in ("raw", "features")}
-
-    def first_is_done() -> bool | None:
-        return (
-            all(known["completed_at"] for known in airflow.get("backfills", dag_id="tiny.ingest")["backfills"]) or None
-        )
-
-    wait_for("Airflow to mark the first backfill done", first_is_done, timeout=90)
+    done = "Airflow to mark the first backfill done"
+    wait_for(done, lambda: not airflow.backfilling("tiny.ingest") or None, timeout=90)
     again = backfilled(airflow, "tiny.ingest", FIRST, FIRST + timedelta(days=1), reprocess_behavior="completed")
     assert {run["state"] for run in again} == {"success"}
     assert {table: store.version(table) for table in before} == before

@@ -115,28 +115,28 @@ class Champions:
     def _follow(self) -> None:
         self._restore()
         while not self._stop.is_set():
+            trouble = ""
             try:
                 self._look()
-            except Exception:  # whatever happened, the champions go on answering and the ledger is looked at again
-                log.exception("Could not follow the ledger")
+            except ServiceError as error:
+                trouble = str(error)
+            except Exception as error:  # whatever happened, the champions go on answering and the ledger is read again
+                trouble = f"{type(error).__name__}: {error}"
+                if trouble != self.ledger_trouble:
+                    log.exception("Could not follow the ledger")
+            if trouble != self.ledger_trouble:
+                log.warning("ledger: %s", trouble or "answers again")
+                self.ledger_trouble = trouble
             self.ready = True
             self._stop.wait(self._poll)
 
     def _look(self) -> None:
-        trouble = ""
         for pipeline in self.pipelines():
-            try:
-                entry = self._ledger.champion(pipeline)
-            except ServiceError as error:
-                trouble = str(error)
-                break
+            entry = self._ledger.champion(pipeline)
             if entry is None:
                 self._withdraw(pipeline)
             elif self._is_due(entry):
                 self._attempt(entry)
-        if trouble != self.ledger_trouble:
-            log.warning("ledger: %s", trouble or "answers again")
-            self.ledger_trouble = trouble
 
     def _is_due(self, entry: Entry) -> bool:
         live, refused = self._live.get(entry.pipeline), self._refused.get(entry.pipeline)

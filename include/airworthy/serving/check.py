@@ -37,7 +37,7 @@ def check_in_fresh_process(folder: Path, digest: str, pipeline: str, timeout: fl
         raise ModelError(where, f"must answer their recorded requests within {timeout:.0f} s") from None
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise ModelError(where, "must load and answer in a fresh process", hint=last[0].rstrip("."))
+        raise ModelError(where, "must load and answer in a fresh process", hint=last[0])
     return Servable(**json.loads(done.stdout.splitlines()[-1]))
 
 

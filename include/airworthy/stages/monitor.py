@@ -95,7 +95,7 @@ def score(pipeline: Pipeline, partition: Partition, profile: Profile) -> TableRe
     with _loaded(pipeline, entry, profile) as model:
         prediction = model.predict(features)
     log.info("Version %s, trained as of %s, scores %d rows", entry.version, f"{entry.as_of:%Y-%m-%d}", len(features))
-    frame = features[_identity(pipeline)].assign(**_columns(prediction, model.contract.classes))
+    frame = features[pipeline.identity].assign(**_columns(prediction, model.contract.classes))
     return store.write("predictions", partition, frame.assign(**{VERSION: entry.version}))
 
 
@@ -229,10 +229,6 @@ def _loaded(pipeline: Pipeline, entry: Entry, profile: Profile) -> Iterator[Load
     with tempfile.TemporaryDirectory() as folder:
         files = Registry(profile).download(entry.model_id, Path(folder))
         yield load_model(files, digest=entry.digest, pipeline=pipeline)
-
-
-def _identity(pipeline: Pipeline) -> list[str]:
-    return list(dict.fromkeys((*pipeline.key, pipeline.time)))
 
 
 def _columns(prediction: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def _requests(pipeline: Pipeline, data: TrainingData, store: Store) -> tuple[pd.
     """Returns raw rows of the holdout as a client would send them, and the features rows they became."""
     chosen = data.holdout.sample(min(_REQUESTS, len(data.holdout)), random_state=pipeline.train.seed)
     raw = store.read("raw", between=data.holdout_interval, time=pipeline.time)
-    key = list(dict.fromkeys((*pipeline.key, pipeline.time)))  # a key is unique within its partition only
+    key = pipeline.identity
     raw = raw.drop(columns=pipeline.label.column).drop_duplicates(key)
     position = pd.MultiIndex.from_frame(raw[key]).get_indexer(pd.MultiIndex.from_frame(chosen[key]))
     return raw.iloc[position[position >= 0]].reset_index(drop=True), chosen[position >= 0]

@@ -79,7 +79,7 @@ def read_training_data(pipeline: Pipeline, as_of: datetime, store: Store) -> Tra
     return TrainingData(found["window"], found["holdout"], window, holdout, reference)
 
 
-def read_labelled(pipeline: Pipeline, store: Store, interval: Interval, version: int) -> pd.DataFrame:
+def read_labelled(pipeline: Pipeline, store: Store, interval: Interval, version: int | None = None) -> pd.DataFrame:
     """Returns the rows of the features table in an interval whose label is known, with a fresh index."""
     rows = store.read(FEATURES, between=interval, time=pipeline.time, version=version)
     return rows[rows[pipeline.label.column].notna()].reset_index(drop=True)
