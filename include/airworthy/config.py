@@ -32,25 +32,14 @@ from airworthy.explain import explain, meant, problem
 from airworthy.gates import Gate
 from airworthy.models import Model
 from airworthy.partitions import Duration, Grain, parse_duration, utc, write_duration
+from airworthy.quarantine import Quarantine
 from airworthy.sources import Source
 from airworthy.targets import Target
+from airworthy.user_code import Function as Function
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 # Columns that the tables of a pipeline have of their own.
 RESERVED = frozenset({"partition", "prediction", "version"})
-
-
-def _function(value: str) -> str:
-    module, _, name = value.partition(":")
-    if not (module and name.isidentifier()):
-        raise ValueError("must be written as `module:function`")
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise ValueError(f"names the module {module!r}, which cannot be imported; put it in include/pipelines")
-    return value
 
 
 Moment = Annotated[
@@ -58,7 +47,6 @@ Moment = Annotated[
     AfterValidator(utc),
     WithJsonSchema({"type": "string", "examples": ["2013-01-31", "2013-01-31T06:00:00Z"]}),
 ]
-Function = Annotated[str, AfterValidator(_function)]
 Column = Annotated[str, Field(min_length=1)]
 
 
@@ -218,6 +206,7 @@ class Pipeline(Strict):
     key: tuple[Column, ...] = Field(min_length=1)
     label: Label
     checks: Checks = Checks()
+    quarantine: Quarantine = Quarantine()
     features: Function | None = None
     model: Annotated[Model, _kind("models"), _as_written]
     tune: Tune = Tune(trials=1)

@@ -7,11 +7,11 @@ import json
 import os
 import random
 import time as clock
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -25,6 +25,8 @@ from airworthy.errors import ConflictError, DataError, Problems
 from airworthy.partitions import Partition, utc
 
 ATTEMPTS = 12
+
+T = TypeVar("T")
 
 # Old versions are what makes a training run reproducible, so the log must never be cleaned up on its own.
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 36500 days"}
@@ -115,13 +117,27 @@ class Store:
         """
         where = f"{table}[{partition.key}]"
         with Content(where, rows) as content:
-            for attempt in range(ATTEMPTS):
-                try:
-                    return self._write(table, partition, content, like, facts or {})
-                except CommitFailedError:
-                    clock.sleep(random.uniform(0, 0.05 * (attempt + 1)))
-        hint = "Run it again when the other writers are done"
-        raise ConflictError(where, f"was written by others {ATTEMPTS} times meanwhile", hint=hint)
+            return _persistent(where, lambda: self._write(table, partition, content, like, facts or {}))
+
+    def append(self, table: str, partition: Partition, rows: Rows) -> None:
+        """Adds rows to a partition of a table that only grows; those of several writers at once are all kept.
+
+        Raises:
+            DataError: A column holds several types, or nothing but missing values in the first rows of the table.
+            Problems: The columns are not those of the table; every difference is named.
+        """
+        where = f"{table}[{partition.key}]"
+
+        def add() -> None:
+            opened = self._open(table)
+            types = self._types(where, opened, content, None)
+            schema = pa.schema([*types.items(), (PARTITION, pa.string())])
+            opened = opened or self._create(table, schema)
+            added = pa.RecordBatchReader.from_batches(schema, _keyed(content.typed(types), partition.key, schema))
+            write_deltalake(opened, added, mode="append", writer_properties=_WRITER)
+
+        with Content(where, rows) as content:
+            _persistent(where, add)
 
     def read(
         self,
@@ -264,6 +280,17 @@ class Store:
             return DeltaTable.create(
                 self.uri(table), schema, mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
             )
+
+
+def _persistent(where: str, attempt: Callable[[], T]) -> T:
+    """Returns what the first attempt returns that no other writer was faster than."""
+    for number in range(ATTEMPTS):
+        try:
+            return attempt()
+        except CommitFailedError:
+            clock.sleep(random.uniform(0, 0.05 * (number + 1)))
+    hint = "Run it again when the other writers are done"
+    raise ConflictError(where, f"was written by others {ATTEMPTS} times meanwhile", hint=hint)
 
 
 @contextmanager

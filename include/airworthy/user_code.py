@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from airworthy.errors import AirworthyError, DataError
 from airworthy.profile import ROOT
+
+
+def _importable(value: str) -> str:
+    module, _, name = value.partition(":")
+    if not (module and name.isidentifier()):
+        raise ValueError("must be written as `module:function`")
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ValueError(f"names the module {module!r}, which cannot be imported; put it in include/pipelines")
+    return value
+
+
+Function = Annotated[str, AfterValidator(_importable)]
 
 
 def call(function: str, *arguments: Any) -> Any:
@@ -26,6 +45,13 @@ def call(function: str, *arguments: Any) -> Any:
     except Exception as error:
         rule = f"must not raise, but raised {type(error).__name__}: {error}"
         raise DataError(function, rule, hint=_place(function, error)) from error
+
+
+def module_digest(function: str) -> str:
+    """Returns the SHA-256 of the source of the module that a function written as `module:function` is in."""
+    module = importlib.util.find_spec(function.partition(":")[0])
+    assert module is not None and module.origin is not None
+    return hashlib.sha256(Path(module.origin).read_bytes()).hexdigest()
 
 
 def _find(function: str) -> Callable[..., Any]:

@@ -52,7 +52,7 @@ def test_bad_rows_go_to_quarantine_with_the_expectations_they_fail(world: World)
     found = check(world, checked(world, LIGHT, KNOWN))
     assert found.bad_rows == 4 and found.quarantine is not None and found.quarantine.rows == 4
     bad = world.store.read("quarantine", version=found.quarantine.version)
-    assert list(bad.columns) == [*parcels().columns, "row", "failed"]
+    assert list(bad.columns) == [*parcels().columns, "row", "failed", "decision"]
     assert bad["row"].tolist() == [6, 7, 8, 9]
     both = "expect_column_values_to_be_between(weight), expect_column_values_to_be_in_set(service)"
     assert bad["failed"].tolist() == [both] + ["expect_column_values_to_be_in_set(service)"] * 3

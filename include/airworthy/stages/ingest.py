@@ -12,7 +12,7 @@ from airworthy.partitions import Partition
 from airworthy.store import Store, TableRef
 
 RAW = "raw"
-RESERVED = ("partition", "row", "failed")
+RESERVED = ("partition", "row", "failed", "decision")
 
 log = logging.getLogger(__name__)
 

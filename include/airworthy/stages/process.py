@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from airworthy.config import Pipeline
 from airworthy.errors import DataError
 from airworthy.features import compute_features
 from airworthy.partitions import Partition
+from airworthy.stages.decisions import DROP
 from airworthy.stages.ingest import RAW
-from airworthy.stages.validate import QUARANTINE, ROW, Validation
+from airworthy.stages.quarantine import DECISION, QUARANTINE, REPAIRS, ROW, WAITING, content, positions
+from airworthy.stages.validate import Validation
 from airworthy.store import Store, TableRef
 
 FEATURES = "features"
@@ -30,10 +33,9 @@ def process(pipeline: Pipeline, partition: Partition, validation: Validation, st
         Problems: What it returned cannot be features.
     """
     where = f"{FEATURES}[{partition.key}]"
-    raw = store.read(RAW, partitions=[partition.key], version=validation.raw.version)
-    good = raw[~_is_bad(raw, partition, validation, store)].reset_index(drop=True)
+    good: pd.DataFrame = pa.concat_tables(good_rows(store, partition, validation)).to_pandas()
     if good.empty:
-        raise DataError(where, "must have rows", hint=f"All {len(raw)} rows of {RAW} are in quarantine")
+        raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")
     identity = good[[*pipeline.key, pipeline.time, pipeline.label.column]]
     frame = pd.concat([identity, compute_features(pipeline, good)], axis=1)
     ref = store.write(FEATURES, partition, frame, like=RAW)
@@ -41,9 +43,12 @@ def process(pipeline: Pipeline, partition: Partition, validation: Validation, st
     return ref
 
 
-def _is_bad(raw: pd.DataFrame, partition: Partition, validation: Validation, store: Store) -> np.ndarray:
-    bad = np.zeros(len(raw), dtype=bool)
+def good_rows(store: Store, partition: Partition, validation: Validation) -> Iterator[pa.Table]:
+    """Yields the raw rows of a partition that go on, in order, with repaired ones in their places."""
+    quarantined = repaired = None
     if validation.quarantine is not None:
-        rows = store.read(QUARANTINE, partitions=[partition.key], columns=[ROW], version=validation.quarantine.version)
-        bad[rows[ROW].to_numpy()] = True
-    return bad
+        found = store.scan(QUARANTINE, partitions=[partition.key], version=validation.quarantine.version)
+        quarantined = positions(found.to_table(columns=[ROW, DECISION]), WAITING, DROP)
+    if validation.repairs is not None:
+        repaired = store.scan(REPAIRS, partitions=[partition.key], version=validation.repairs.version).to_table()
+    return content(store, validation.raw, repaired, quarantined)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from airworthy.config import Expectation, Pipeline, Strict
 from airworthy.errors import DataError, Problems
@@ -18,12 +19,11 @@ from airworthy.expectations import Outcome, run
 from airworthy.pages import Section, write_page, write_whole
 from airworthy.partitions import Partition
 from airworthy.stages.ingest import RAW
+from airworthy.stages.quarantine import FAILED, QUARANTINE, REPAIRS, ROW, Settled, settle, settled_content
 from airworthy.store import Store, TableRef
 
-QUARANTINE = "quarantine"
-ROW = "row"
-FAILED = "failed"
 SAMPLES = 20
+LISTED = 100_000  # failing rows of one expectation that are kept in quarantine even if they block
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +48,18 @@ class Validation(Strict):
 
     Attributes:
         quarantine: The partition of failing rows; None if the table does not exist and is not needed.
+        repairs: The partition of rows that take the place of failing ones; None likewise.
         bad_rows: Distinct failing rows.
+        waiting_rows: Those of them about which no person has decided.
         page: The page's path below `reports_dir`; the results as JSON are beside it.
     """
 
     raw: TableRef
     quarantine: TableRef | None
+    repairs: TableRef | None = None
     rows: int
     bad_rows: int
+    waiting_rows: int = 0
     failures: tuple[Failure, ...]
     page: str
 
@@ -74,23 +78,33 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
             stored before.
     """
     frame = store.read(RAW, partitions=[partition.key], version=raw.version)
-    allowed = _allowed(pipeline, len(frame))
-    outcomes = run(frame, [*implied(pipeline), *pipeline.checks.expectations], listed=allowed)
+    listed = max(_allowed(pipeline, len(frame)), LISTED)
+
+    def check(rows: pd.DataFrame) -> list[Outcome]:
+        return run(rows, [*implied(pipeline), *pipeline.checks.expectations], listed=listed)
+
+    outcomes = check(frame)
     bad, failed = _bad_rows(frame, outcomes)
-    quarantine = _store_bad_rows(store, partition, frame, failed)
+    settled = settle(pipeline, raw, failed, store, lambda rows: check(_frame(rows)))
+    if settled.changed:
+        outcomes = _judged_again(outcomes, check(_frame(settled_content(store, raw, settled))))
     found = Validation(
         raw=raw,
-        quarantine=quarantine,
+        quarantine=_store_rows(store, QUARANTINE, partition, settled.rows),
+        repairs=_store_rows(store, REPAIRS, partition, settled.repaired),
         rows=len(frame),
         bad_rows=bad,
+        waiting_rows=settled.waiting + bad - len(failed),
         failures=tuple(map(_failure, (one for one in outcomes if one.status != "passed"))),
         page=page_path(pipeline, partition),
     )
     where = f"{RAW}[{partition.key}]"
     problems = list(_problems(pipeline, where, found, outcomes))
-    _write_reports(pipeline, found, outcomes, problems, frame, failed, reports_dir)
+    _write_reports(pipeline, found, outcomes, problems, frame, failed, settled, reports_dir)
     if problems:
         raise Problems(where, problems)
+    for note in settled.notes:
+        log.info("%s: %s", where, note)
     log.info("%s: %d expectations, %d of %d rows in quarantine", where, len(outcomes), bad, len(frame))
     return found
 
@@ -126,12 +140,20 @@ def _bad_rows(frame: pd.DataFrame, outcomes: list[Outcome]) -> tuple[int, pd.Ser
     return max(len(listed), unlisted), listed
 
 
-def _store_bad_rows(store: Store, partition: Partition, frame: pd.DataFrame, failed: pd.Series[Any]) -> TableRef | None:
-    if failed.empty and store.version(QUARANTINE) is None:
+def _frame(rows: Iterator[pa.Table]) -> pd.DataFrame:
+    frame: pd.DataFrame = pa.concat_tables(rows).to_pandas()
+    return frame
+
+
+def _judged_again(outcomes: list[Outcome], again: list[Outcome]) -> list[Outcome]:
+    """Returns the outcomes, but what holds for a column or the whole table judged on what goes on."""
+    return [before if before.is_row_level else after for before, after in zip(outcomes, again, strict=True)]
+
+
+def _store_rows(store: Store, table: str, partition: Partition, rows: pa.Table) -> TableRef | None:
+    if not rows.num_rows and store.version(table) is None:
         return None
-    rows = failed.index.to_numpy(dtype="int64")
-    bad = frame.iloc[rows].assign(**{ROW: rows, FAILED: failed.to_numpy()})
-    return store.write(QUARANTINE, partition, bad, like=RAW)
+    return store.write(table, partition, rows)
 
 
 def _failure(outcome: Outcome) -> Failure:
@@ -147,10 +169,10 @@ def _problems(pipeline: Pipeline, where: str, found: Validation, outcomes: list[
         elif outcome.status == "failed" and not outcome.is_row_level and not outcome.is_warning:
             yield DataError(where, f"{outcome.title} must hold: {outcome.reason}")
     share = pipeline.checks.allowed_bad_share
-    if found.bad_rows > _allowed(pipeline, found.rows):
+    if found.waiting_rows > _allowed(pipeline, found.rows):
         reasons = [f"{one.title}: {one.reason}" for one in outcomes if one.status == "failed" and one.is_row_level]
         rule = f"at most {share:.2%} of the rows may fail (checks.allowed_bad_share)"
-        yield DataError(where, rule, f"{found.bad_rows} of {found.rows}", ". ".join(reasons))
+        yield DataError(where, rule, f"{found.waiting_rows} of {found.rows}", ". ".join(reasons))
 
 
 def _write_reports(
@@ -160,6 +182,7 @@ def _write_reports(
     problems: list[DataError],
     frame: pd.DataFrame,
     failed: pd.Series[Any],
+    settled: Settled,
     reports_dir: Path,
 ) -> None:
     page = reports_dir / found.page
@@ -172,7 +195,7 @@ def _write_reports(
     )
     rows = [_expectation_row(outcome) for outcome in sorted(outcomes, key=lambda one: one.status == "passed")]
     sections = [
-        Section("Result", "\n\n".join([summary, *map(str, problems)])),
+        Section("Result", "\n\n".join([summary, *settled.notes, *map(str, problems)])),
         Section("Expectations", table=(("expectation", "with", "result", ""), rows)),
     ]
     if len(failed):
