@@ -12,6 +12,7 @@ from airworthy_airflow.operators import (
     ProcessOperator,
     ValidateOperator,
 )
+from airworthy_airflow.operators.quarantine import AskOperator
 
 for pipeline in declared("ingest"):
     with pipeline_dag(
@@ -29,3 +30,5 @@ for pipeline in declared("ingest"):
             validation=validation.output,
             outlets=[assets.features(pipeline)],
         )
+        if pipeline.quarantine.ask:
+            validation.set_downstream(AskOperator(task_id="ask", pipeline=pipeline))

@@ -338,7 +338,7 @@ def test_a_repair_that_does_not_work_is_not_put_on_record(
 
 def test_what_is_not_declared_cannot_be_decided(world: World, heavy: Pipeline) -> None:
     with pytest.raises(
-        DataError, match="the decision must be one of drop, repair: in_kilograms, .*, release. Got 'sell'"
+        DataError, match=r"decision must be one of drop, repair: in_kilograms, .*, release\. Got 'sell'"
     ):
         answer(world, heavy, "sell")
 
