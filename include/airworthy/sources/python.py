@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airworthy.config import Function
 from airworthy.connections import Connections
-from airworthy.errors import DataError
+from airworthy.errors import DataError, Problems
 from airworthy.partitions import Partition
 from airworthy.sources import Extracted, Origin, Source
-from airworthy.user_code import call, digest
+from airworthy.user_code import call, digest, drawn
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 
@@ -37,11 +36,31 @@ class Python(Source):
         return Extracted(self._tables(found), (Origin(self.function, digest(self.function)),))
 
     def _tables(self, frames: Iterator[Any]) -> Iterator[pa.Table]:
-        for frame in frames:
-            yield _table(self.function, frame)
+        from airworthy.columns import settled
+
+        return settled(self.function, (self._table(frame) for frame in drawn(self.function, frames)))
+
+    def _table(self, frame: Any) -> pa.Table:
+        import pandas as pd
+        import pyarrow as pa
+
+        from airworthy.columns import normal
+
+        if not isinstance(frame, pd.DataFrame):
+            raise DataError(self.function, "must give pandas DataFrames only", type(frame).__name__)
+        names = [str(name) for name in frame.columns]
+        arrays, problems = [], []
+        for position, name in enumerate(names):
+            try:
+                arrays.append(pa.array(frame.iloc[:, position], from_pandas=True))
+            except (pa.ArrowException, OverflowError) as error:
+                rule = "must hold values of one type"
+                problems.append(DataError(f"{self.function}: {name}", rule, _told(error)))
+        if problems:
+            raise Problems(self.function, problems)
+        return normal(self.function, pa.Table.from_arrays(arrays, names=names))
 
 
-def _table(function: str, frame: pd.DataFrame) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+def _told(error: Exception) -> str:
+    """Returns an error's text without the value it quotes, which may be personal."""
+    return str(error).partition("Could not convert ")[2].partition("with type ")[2] or type(error).__name__
