@@ -6,7 +6,7 @@ import pandas as pd
 
 from airworthy.config import RESERVED, Pipeline
 from airworthy.errors import DataError, Problems
-from airworthy.user_code import call, module_digest
+from airworthy.user_code import call, digest
 
 
 def compute_features(pipeline: Pipeline, raw: pd.DataFrame) -> pd.DataFrame:
@@ -42,9 +42,7 @@ def compute_features(pipeline: Pipeline, raw: pd.DataFrame) -> pd.DataFrame:
 
 def features_digest(pipeline: Pipeline) -> str:
     """Returns the SHA-256 of the source of the module that `features` is in; "" if the pipeline has none."""
-    if pipeline.features is None:
-        return ""
-    return module_digest(pipeline.features)
+    return "" if pipeline.features is None else digest(pipeline.features)
 
 
 def _shape_problems(pipeline: Pipeline, where: str, raw: pd.DataFrame, found: pd.DataFrame) -> list[DataError]:

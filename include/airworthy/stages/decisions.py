@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 from pydantic import AwareDatetime
 
+from airworthy.columns import from_frame, normal
 from airworthy.config import Strict
 from airworthy.partitions import Partition
 from airworthy.store import Store
@@ -61,4 +62,5 @@ def record(store: Store, partition: Partition, decision: Decision) -> None:
         known.run == decision.run and known == decision for known in on_record(store, partition.key)
     ):
         return
-    store.append(DECISIONS, partition, pd.DataFrame([decision.model_dump(exclude={"partition"})]))
+    row = pd.DataFrame([decision.model_dump(exclude={"partition"})])
+    store.append(DECISIONS, partition, normal(DECISIONS, from_frame(DECISIONS, row)))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
+from airworthy.columns import from_frame
 from airworthy.config import Pipeline
 from airworthy.errors import DataError
 from airworthy.features import compute_features
@@ -26,29 +28,42 @@ log = logging.getLogger(__name__)
 def process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store) -> TableRef:
     """Leaves key, time, label and features of a partition's good rows in `features`.
 
-    A label that is not known yet stays missing.
+    A label that is not known yet stays missing. `features` is called with a part of the rows at a time,
+    because what it makes of a row may depend on that row only: serving calls it with single ones.
 
     Raises:
         DataError: No good row is left, or the user's `features` raised.
         Problems: What it returned cannot be features.
     """
     where = f"{FEATURES}[{partition.key}]"
-    good: pd.DataFrame = pa.concat_tables(good_rows(store, partition, validation)).to_pandas()
-    if good.empty:
+    if not validation.good_rows:
         raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")
-    identity = good[[*pipeline.key, pipeline.time, pipeline.label.column]]
-    frame = pd.concat([identity, compute_features(pipeline, good)], axis=1)
-    ref = store.write(FEATURES, partition, frame, like=RAW)
+    facts: dict[str, Any] = {"raw": validation.raw.version, "digest": validation.raw.digest}
+    if validation.repairs is not None and validation.repairs.rows:
+        facts["repairs"] = validation.repairs.version
+    rows = _rows(pipeline, partition, where, validation, store)
+    ref = store.write(FEATURES, partition, rows, like=RAW, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 
 
-def good_rows(store: Store, partition: Partition, validation: Validation) -> Iterator[pa.Table]:
-    """Yields the raw rows of a partition that go on, in order, with repaired ones in their places."""
-    quarantined = repaired = None
+def _rows(
+    pipeline: Pipeline, partition: Partition, where: str, validation: Validation, store: Store
+) -> Iterator[pa.Table]:
+    for chunk in _good_rows(partition, validation, store):
+        raw = chunk.to_pandas()
+        if raw.empty:
+            continue
+        identity = raw[list(dict.fromkeys([*pipeline.identity, pipeline.label.column]))]
+        yield from_frame(where, pd.concat([identity, compute_features(pipeline, raw)], axis=1))
+
+
+def _good_rows(partition: Partition, validation: Validation, store: Store) -> Iterator[pa.Table]:
+    """Yields the rows that go on, with repaired ones in the places of raw ones."""
+    out = repaired = None
     if validation.quarantine is not None:
         found = store.scan(QUARANTINE, partitions=[partition.key], version=validation.quarantine.version)
-        quarantined = positions(found.to_table(columns=[ROW, DECISION]), WAITING, DROP)
+        out = positions(found.to_table(columns=[ROW, DECISION]), WAITING, DROP)
     if validation.repairs is not None:
         repaired = store.scan(REPAIRS, partitions=[partition.key], version=validation.repairs.version).to_table()
-    return content(store, validation.raw, repaired, quarantined)
+    return content(store, validation.raw, repaired, out)

@@ -15,14 +15,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from airworthy.columns import conform, from_frame, normal
 from airworthy.config import Pipeline
-from airworthy.content import Content, digest
+from airworthy.content import Digest
 from airworthy.errors import AirworthyError, DataError, Problems
 from airworthy.expectations import Outcome
 from airworthy.stages.decisions import DROP, RELEASE, REPAIR, Decision, on_record
 from airworthy.stages.ingest import RAW
 from airworthy.store import Store, TableRef, chunks
-from airworthy.user_code import call, module_digest
+from airworthy.user_code import call, digest
 
 QUARANTINE = "quarantine"
 REPAIRS = "repairs"
@@ -52,6 +53,11 @@ class Settled:
     def waiting(self) -> int:
         """How many rows nobody has decided about."""
         return self.decided(WAITING)
+
+    @property
+    def going_on(self) -> int:
+        """How many rows go on all the same, released or repaired."""
+        return self.rows.num_rows - self.waiting - self.decided(DROP)
 
     def decided(self, decision: str) -> int:
         return len(positions(self.rows, decision))
@@ -138,8 +144,9 @@ def rows_at(store: Store, raw: TableRef, positions: np.ndarray) -> pa.Table:
 
 def rows_digest(rows: pa.Table) -> str:
     """Returns the SHA-256 of failing rows and what they fail, wherever in their partition they are."""
-    names = [name for name in rows.column_names if name not in (ROW, DECISION)]
-    return digest([rows], names)
+    found = Digest(name for name in rows.column_names if name not in (ROW, DECISION))
+    found.add(rows)
+    return found.hexdigest()
 
 
 def repair(pipeline: Pipeline, name: str, rows: pa.Table) -> pa.Table:
@@ -159,11 +166,9 @@ def repair(pipeline: Pipeline, name: str, rows: pa.Table) -> pa.Table:
     if problems := [*_problems(pipeline, function, given, found)]:
         raise Problems(function, problems)
     changed = [name for name in raw.column_names if not found[name].equals(given[name])]
-    if changed:
-        with Content(function, found[changed]) as mended:
-            typed = pa.concat_tables(mended.typed({name: raw.schema.field(name).type for name in changed}))
-        for name in changed:
-            raw = raw.set_column(raw.schema.get_field_index(name), name, typed[name])
+    typed = conform(function, normal(function, from_frame(function, found[changed])), raw.select(changed).schema)
+    for name in changed:
+        raw = raw.set_column(raw.schema.get_field_index(name), name, typed[name])
     return raw.append_column(ROW, rows[ROW])
 
 
@@ -203,7 +208,7 @@ def _void(pipeline: Pipeline, decision: Decision) -> str:
     function = pipeline.quarantine.repairs.get(decision.decision.removeprefix(REPAIR))
     if function != decision.function:
         return f"it was {decision.function}, and is {function or 'no longer declared'}"
-    if module_digest(function) != decision.function_digest:
+    if digest(function) != decision.function_digest:
         return f"the module of {function} has changed since"
     return ""
 

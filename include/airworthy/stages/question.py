@@ -28,7 +28,7 @@ from airworthy.stages.quarantine import (
     rows_digest,
 )
 from airworthy.store import Store, TableRef
-from airworthy.user_code import module_digest
+from airworthy.user_code import digest
 
 SAMPLE = 10
 COLUMNS = 12
@@ -78,14 +78,14 @@ def question(pipeline: Pipeline, partition: Partition, store: Store) -> Question
         return None
     raw, rows, waiting = found
     reasons = Counter(reason for failed in rows[FAILED].to_pylist() for reason in split_reasons(failed))
-    digest = rows_digest(rows)
+    found_digest = rows_digest(rows)
     return Question(
         raw=raw,
-        digest=digest,
+        digest=found_digest,
         rows=rows.num_rows,
         reasons=tuple(reasons.most_common()),
         waiting=waiting,
-        before=tuple(one for one in on_record(store, partition.key) if one.digest == digest),
+        before=tuple(one for one in on_record(store, partition.key) if one.digest == found_digest),
     )
 
 
@@ -151,7 +151,7 @@ def decide(
         rows=asked.rows,
         decision=decision,
         function=function,
-        function_digest=module_digest(function) if function else "",
+        function_digest=digest(function) if function else "",
         who=who,
         at=utc(at),
         reason=reason,

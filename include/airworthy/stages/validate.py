@@ -50,6 +50,7 @@ class Validation(Strict):
         quarantine: The partition of failing rows; None if the table does not exist and is not needed.
         repairs: The partition of rows that take the place of failing ones; None likewise.
         bad_rows: Distinct failing rows.
+        good_rows: Rows that go on: they pass, or a person released or repaired them.
         waiting_rows: Those of them about which no person has decided.
         page: The page's path below `reports_dir`; the results as JSON are beside it.
     """
@@ -59,7 +60,8 @@ class Validation(Strict):
     repairs: TableRef | None = None
     rows: int
     bad_rows: int
-    waiting_rows: int = 0
+    good_rows: int
+    waiting_rows: int
     failures: tuple[Failure, ...]
     page: str
 
@@ -94,6 +96,7 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
         repairs=_store_rows(store, REPAIRS, partition, settled.repaired),
         rows=len(frame),
         bad_rows=bad,
+        good_rows=len(frame) - bad + settled.going_on,
         waiting_rows=settled.waiting + bad - len(failed),
         failures=tuple(map(_failure, (one for one in outcomes if one.status != "passed"))),
         page=page_path(pipeline, partition),
