@@ -54,7 +54,22 @@ def _parser() -> argparse.ArgumentParser:
     command("demo", _demo, "replay a year of real flights through the whole loop")
     added = command("report", _report, "write a pipeline's history as a page: every training run and verdict")
     added.add_argument("pipeline", help="the pipeline's name")
+    _add_quarantine(command("quarantine", _quarantine, "inspect rows in quarantine, and decide about them"))
     return parser
+
+
+def _add_quarantine(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    added = actions.add_parser("list", help="the partitions that have rows in quarantine, and why")
+    added.add_argument("pipeline", nargs="?", help="one pipeline; all of them by default")
+    added = actions.add_parser("show", help="the rows of a partition with what they fail")
+    added.add_argument("--limit", type=int, default=20, help="how many rows; 20 by default")
+    deciding = actions.add_parser("decide", help="put a decision about a partition's rows on record")
+    for action in (added, deciding):
+        action.add_argument("pipeline", help="the pipeline's name")
+        action.add_argument("partition", help="the partition's key, e.g. 2013-01-07")
+    deciding.add_argument("decision", help="drop, release or repair:<name>")
+    deciding.add_argument("--reason", default="", help="why, for the record")
 
 
 def _up(asked: argparse.Namespace) -> None:
@@ -127,6 +142,26 @@ def _report(asked: argparse.Namespace) -> None:
 
     # Only a stack's own processes are told where its services are.
     report.run(asked.pipeline, os.environ if "AIRWORTHY_LEDGER_URL" in os.environ else find().environment)
+
+
+def _quarantine(asked: argparse.Namespace) -> None:
+    from airworthy import quarantine_command as command
+    from airworthy.config import load_all, load_pipeline
+    from airworthy.profile import load_profile, pipelines_dir
+    from airworthy.stack import find
+
+    profile = load_profile(os.environ if "AIRWORTHY_LEDGER_URL" in os.environ else find().environment)
+    if asked.pipeline is None:
+        lines = command.listed(load_all(pipelines_dir())[0].values(), profile)
+    else:
+        pipeline = load_pipeline(pipelines_dir() / f"{asked.pipeline}.yaml")
+        lines = {
+            "list": lambda: command.listed([pipeline], profile),
+            "show": lambda: command.shown(pipeline, asked.partition, asked.limit, profile),
+            "decide": lambda: command.decided(pipeline, asked.partition, asked.decision, asked.reason, profile),
+        }[asked.action]()
+    for line in lines:
+        say(line)
 
 
 def _shown(file: Path) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from dateutil.relativedelta import relativedelta
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from airworthy.partitions import Duration
 from airworthy.user_code import Function
@@ -28,6 +29,13 @@ class Quarantine(BaseModel):
     repairs: dict[Name, Function] = {}
     answer_within: Duration = Field(default="7 days", validate_default=True)
     assigned_users: tuple[str, ...] = ()
+
+    @field_validator("answer_within")
+    @classmethod
+    def _some_time(cls, value: relativedelta) -> relativedelta:
+        if not value:
+            raise ValueError("must be longer than nothing")
+        return value
 
     @property
     def options(self) -> list[str]:

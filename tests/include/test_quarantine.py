@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import getpass
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from airworthy import quarantine_command as command
 from airworthy.config import Pipeline
 from airworthy.errors import AirworthyError, DataError, Problems
+from airworthy.profile import Profile
 from airworthy.stages.decisions import Decision, on_record
 from airworthy.stages.ingest import ingest
 from airworthy.stages.process import process
@@ -70,6 +74,10 @@ def _fresh_module(monkeypatch: pytest.MonkeyPatch) -> None:
 def check(world: World, pipeline: Pipeline) -> Validation:
     raw = ingest(pipeline, DAY, world.store)
     return validate(pipeline, DAY, raw, world.store, world.reports)
+
+
+def ingest_only(world: World, pipeline: Pipeline) -> TableRef:
+    return ingest(pipeline, DAY, world.store)
 
 
 def run(world: World, pipeline: Pipeline) -> TableRef:
@@ -231,25 +239,28 @@ def test_rows_that_fail_something_else_wait_again(world: World, heavy: Pipeline)
     assert check(world, shop(world, 1, known)).waiting_rows == 7
 
 
-@pytest.mark.parametrize("name", ["the rows in quarantine", "the partition"])
-def test_an_answer_about_what_has_changed_meanwhile_is_void(world: World, heavy: Pipeline, name: str) -> None:
+@pytest.mark.parametrize("weights", [[*GRAMS[:-1], 70.0], [*GRAMS[:-1], 1.5], [1.0] * 10])
+@pytest.mark.parametrize("validated", [True, False])
+def test_an_answer_about_a_partition_that_has_changed_is_void(
+    world: World, heavy: Pipeline, weights: list[float], validated: bool
+) -> None:
     before = asked(world, heavy)
-    last = 70.0 if name == "the rows in quarantine" else 1.5
-    world.rows = parcels(weight=[*GRAMS[:-1], last])
-    run(world, shop(world))
-    with pytest.raises(DataError, match="answer is void: it is about 3 rows") as raised:
+    world.rows = parcels(weight=weights)
+    (run if validated else ingest_only)(world, shop(world))
+    with pytest.raises(DataError) as raised:
         decide(heavy, DAY, before, "release", world.store, who="ann", at=NOW)
-    now = asked(world, heavy)
-    assert str(before) in str(raised.value) and str(now) in str(raised.value) and str(before) != str(now)
+    now = world.store.history("raw")[-1]
+    rule = f"the answer is void: it is about {before}, and by now there is version 2 of raw ({now.digest[:12]})."
+    assert rule in str(raised.value) and before.digest[:12] in rule
     assert list(on_record(world.store)) == []
 
 
-def test_an_answer_is_void_when_no_row_fails_any_more(world: World, heavy: Pipeline) -> None:
+def test_an_answer_about_rows_of_which_some_are_decided_about_is_void(world: World, heavy: Pipeline) -> None:
     before = asked(world, heavy)
-    world.rows = parcels(weight=1.0)
-    run(world, shop(world))
-    with pytest.raises(DataError, match=r"by now there are none\. Look at"):
-        decide(heavy, DAY, before, "release", world.store, who="ann", at=NOW)
+    answer(world, heavy, "repair: in_kilograms")
+    run(world, heavy)
+    with pytest.raises(DataError, match=r"it is about 3 rows .*, and by now there is 1 rows"):
+        decide(heavy, DAY, before, "release", world.store, who="bob", at=NOW)
 
 
 def test_rows_of_a_partition_that_is_not_validated_again_yet_are_not_asked_about(world: World, heavy: Pipeline) -> None:
@@ -391,3 +402,47 @@ def test_features_are_made_from_what_was_validated(world: World, heavy: Pipeline
     answer(world, heavy, "drop", days=1)
     check(world, heavy)
     assert process(heavy, DAY, found, world.store).rows == 9
+
+
+def profile(world: World) -> Profile:
+    address = "http://127.0.0.1:1"
+    return Profile(
+        store_uri=str(world.folder / "store"),
+        reports_dir=world.reports,
+        mlflow_uri=address,
+        ledger_url="sqlite://",
+        serving_url=address,
+        airflow_url=address,
+    )
+
+
+def test_the_command_lists_partitions_with_reasons_and_decisions(world: World, heavy: Pipeline) -> None:
+    reasons = "3 expect_column_values_to_be_between(weight)"
+    assert [line.split("  ") for line in command.listed([heavy], profile(world))][1][-1].strip() == reasons
+    answer(world, heavy, "repair: in_kilograms")
+    run(world, heavy)
+    head, line = command.listed([heavy], profile(world))
+    assert head.split() == ["pipeline", "partition", "rows", "share", "decisions", "reasons"]
+    assert re.split(" {2,}", line) == ["parcels", DAY.key, "3", "30.00%", "2 repair: in_kilograms, 1 wait", reasons]
+
+
+def test_the_command_says_when_nothing_is_in_quarantine(world: World) -> None:
+    assert list(command.listed([shop(world)], profile(world))) == ["No rows are in quarantine."]
+    with pytest.raises(DataError, match=r"quarantine\[2026-01-05\]: must have rows"):
+        list(command.shown(shop(world), DAY.key, 5, profile(world)))
+
+
+def test_the_command_shows_rows_with_personal_columns_masked(world: World, heavy: Pipeline) -> None:
+    object.__setattr__(heavy, "pii", ("id",))
+    head, row, more, waiting = command.shown(heavy, DAY.key, 1, profile(world))
+    assert head.split() == ["row", "decision", "failed", "weight", "id", "at", "late", "service"]
+    assert row.split()[:5] == ["3", "waits", "expect_column_values_to_be_between(weight)", "4000.0", "***"]
+    assert more == "... and 2 more" and waiting.startswith("3 rows wait for a decision: trigger parcels.quarantine")
+
+
+def test_the_command_decides_in_the_name_of_who_is_logged_in(world: World, heavy: Pipeline) -> None:
+    first, second = command.decided(heavy, DAY.key, "release", "the scale", profile(world))
+    assert first.startswith(f"3 rows: release, decided by {getpass.getuser()} on ") and first.endswith(": the scale")
+    assert "trigger parcels.ingest with this partition" in second
+    assert run(world, heavy).rows == 10
+    assert first in list(command.shown(heavy, DAY.key, 5, profile(world)))

@@ -26,6 +26,10 @@ VARIANTS: dict[str, dict[str, str]] = {
     "one_class": {"synthetic:extract": "synthetic:extract_one_class"},
     "no_column": {"synthetic:extract": "synthetic:extract_without_label"},
     "raising": {"synthetic:features": "synthetic:raising_features"},
+    "asking": {
+        "synthetic:extract": "synthetic:extract_in_milli",
+        "time: at": "quarantine: {ask: true, repairs: {in_units: 'synthetic:in_units'}}\ntime: at",
+    },
     "not_parquet": {'python: {function: "synthetic:extract"}': "files: {glob: 'DATA/{partition}.parquet'}"},
 }
 

@@ -58,9 +58,7 @@ def on_record(store: Store, *partitions: str) -> Iterator[Decision]:
 
 def record(store: Store, partition: Partition, decision: Decision) -> None:
     """Leaves the decision on record, once."""
-    if decision.run and any(
-        known.run == decision.run and known == decision for known in on_record(store, partition.key)
-    ):
+    if decision in on_record(store, partition.key):
         return
     row = pd.DataFrame([decision.model_dump(exclude={"partition"})])
     store.append(DECISIONS, partition, normal(DECISIONS, from_frame(DECISIONS, row)))

@@ -57,7 +57,7 @@ class Settled:
     @property
     def going_on(self) -> int:
         """How many rows go on all the same, released or repaired."""
-        return self.rows.num_rows - self.waiting - self.decided(DROP)
+        return len(self.rows) - self.waiting - self.decided(DROP)
 
     def decided(self, decision: str) -> int:
         return len(positions(self.rows, decision))

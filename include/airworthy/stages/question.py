@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from airworthy.config import Pipeline, Strict
+from airworthy.content import PARTITION
 from airworthy.errors import DataError
 from airworthy.partitions import Partition, utc
 from airworthy.stages.decisions import RELEASE, REPAIR, Decision, on_record, record
@@ -138,7 +139,7 @@ def decide(
     where = f"{QUARANTINE}[{partition.key}]"
     if decision not in pipeline.quarantine.options:
         raise DataError(where, f"the decision must be one of {', '.join(pipeline.quarantine.options)}", decision)
-    _check_same(where, asked, question(pipeline, partition, store))
+    _check_same(where, asked, pipeline, partition, store)
     function = ""
     if decision.startswith(REPAIR) and (found := asked_rows(pipeline, partition, store)) is not None:
         name = decision.removeprefix(REPAIR)
@@ -192,7 +193,7 @@ def describe(pipeline: Pipeline, partition: Partition, asked: Question, store: S
 def sample(pipeline: Pipeline, rows: pa.Table, limit: int | None, columns: int | None = COLUMNS) -> list[list[str]]:
     """Returns a head and rows as text: position, what failed, then the columns that tell most, personal ones masked."""
     reasons = " ".join(rows[FAILED].slice(0, limit).to_pylist())
-    names = [name for name in rows.column_names if name not in (ROW, FAILED, DECISION)]
+    names = [name for name in rows.column_names if name not in (ROW, FAILED, DECISION, PARTITION)]
     told = [name for name in names if re.search(rf"[(, ]{re.escape(name)}[,)]", reasons)]
     first = dict.fromkeys([*told, *pipeline.key, pipeline.time, pipeline.label.column, *names])
     shown = [ROW, *([DECISION] if DECISION in rows.column_names else []), FAILED, *list(first)[:columns]]
@@ -206,10 +207,15 @@ def split_reasons(failed: str) -> list[str]:
     return re.split(r", (?=expect_|[a-z_]+\()", failed)
 
 
-def _check_same(where: str, asked: Question, now: Question | None) -> None:
-    if now is None or (now.digest, now.raw.digest) != (asked.digest, asked.raw.digest):
-        rule = f"the answer is void: it is about {asked}, and by now there are {now or 'none'}"
-        raise DataError(where, rule, hint="Look at the rows that are there now, and decide about them")
+def _check_same(where: str, asked: Question, pipeline: Pipeline, partition: Partition, store: Store) -> None:
+    raw = _newest_raw(store, partition)
+    now: Question | str | None = f"version {raw.version} of {RAW} ({raw.digest[:12]})"
+    if raw.digest == asked.raw.digest:
+        now = question(pipeline, partition, store)
+        if now is not None and now.digest == asked.digest:
+            return
+    rule = f"the answer is void: it is about {asked}, and by now there is {now or 'no row in quarantine'}"
+    raise DataError(where, rule, hint="Look at what is there now, and decide about that")
 
 
 def _meanings(pipeline: Pipeline) -> Iterator[str]:
