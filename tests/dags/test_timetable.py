@@ -42,7 +42,7 @@ def test_a_backfill_covers_every_partition_once(grain: Grain, batch: int, sizes:
     start = datetime(2025, 2, 25, tzinfo=UTC)
     found = intervals(start, start + timedelta(days=9), batch, grain)
     step = timedelta(days=1) if grain == "day" else timedelta(hours=1)
-    assert [round((end - begin) / step) for begin, end in found] == sizes
+    assert [round((end - begin).total_seconds() / step.total_seconds()) for begin, end in found] == sizes
     assert found[0][0] == start + MICROSECOND
     assert all(end + MICROSECOND == begin for (_, end), (begin, _) in itertools.pairwise(found))
 
