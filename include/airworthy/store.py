@@ -7,16 +7,16 @@ import json
 import os
 import random
 import time as clock
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pydantic import BaseModel, ConfigDict
 
@@ -25,6 +25,8 @@ from airworthy.errors import ConflictError, DataError, Problems
 from airworthy.partitions import Partition, utc
 
 ATTEMPTS = 12
+
+Done = TypeVar("Done")
 
 # Old versions are what makes a training run reproducible, so the log must never be cleaned up on its own.
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 36500 days"}
@@ -115,13 +117,20 @@ class Store:
         """
         where = f"{table}[{partition.key}]"
         with Content(where, rows) as content:
-            for attempt in range(ATTEMPTS):
-                try:
-                    return self._write(table, partition, content, like, facts or {})
-                except CommitFailedError:
-                    clock.sleep(random.uniform(0, 0.05 * (attempt + 1)))
-        hint = "Run it again when the other writers are done"
-        raise ConflictError(where, f"was written by others {ATTEMPTS} times meanwhile", hint=hint)
+            return _until_committed(where, lambda: self._write(table, partition, content, like, facts or {}))
+
+    def evolve(self, table: str, types: Types) -> None:
+        """Leaves a table with these columns as well, which are missing in the rows it has; no table stays none.
+
+        A column of int64 becomes one of float64 where `types` says so. That rewrites the table, because a
+        Delta table would cut off the fractions of what is written into it afterwards; old versions stay as
+        they are.
+
+        Raises:
+            Problems: A column is of a type that cannot become the other without a loss.
+            ConflictError: Others kept writing the table.
+        """
+        _until_committed(table, lambda: self._evolve(table, types))
 
     def read(
         self,
@@ -252,6 +261,33 @@ class Store:
             raise Problems(where, [DataError(f"{where}: {name}", rule, hint=hint) for name in untyped])
         return types
 
+    def _evolve(self, table: str, types: Types) -> None:
+        opened = self._open(table)
+        if opened is None:
+            return
+        known = _types(opened)
+        differing = {name: kind for name, kind in types.items() if known.get(name, kind) != kind}
+        refused = [name for name, kind in differing.items() if (known[name], kind) != (pa.int64(), pa.float64())]
+        if refused:
+            rule, hint = "must stay of the type {}", "Move the old table away and fill it again"
+            errors = [
+                DataError(f"{table}: {name}", rule.format(known[name]), str(types[name]), hint) for name in refused
+            ]
+            raise Problems(table, errors)
+        if added := [(name, kind) for name, kind in types.items() if name not in known]:
+            opened.alter.add_columns(Schema.from_arrow(pa.schema(added)).fields)
+        if differing:
+            schema = pa.schema([*{**known, **types}.items(), (PARTITION, pa.string())])
+            rows = chunks(_dataset(opened, None), schema.names)
+            write_deltalake(
+                opened,
+                pa.RecordBatchReader.from_batches(schema, (b for rows in rows for b in rows.cast(schema).to_batches())),
+                mode="overwrite",
+                schema_mode="overwrite",
+                partition_by=[PARTITION],
+                writer_properties=_WRITER,
+            )
+
     def _create(self, table: str, schema: pa.Schema) -> DeltaTable:
         """Returns a new table without rows.
 
@@ -264,6 +300,17 @@ class Store:
             return DeltaTable.create(
                 self.uri(table), schema, mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
             )
+
+
+def _until_committed(where: str, action: Callable[[], Done]) -> Done:
+    """Returns what the action returns, once no other writer gets between its reading and its commit."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except CommitFailedError:
+            clock.sleep(random.uniform(0, 0.05 * (attempt + 1)))
+    hint = "Run it again when the other writers are done"
+    raise ConflictError(where, f"was written by others {ATTEMPTS} times meanwhile", hint=hint)
 
 
 @contextmanager
