@@ -69,9 +69,7 @@ class ContractWorld:
         }
         return Pipeline.model_validate({**content, **changes})
 
-    def ingest(
-        self, pipeline: Pipeline, partition: Partition, frame: pd.DataFrame | Sequence[pa.Table]
-    ) -> TableRef:
+    def ingest(self, pipeline: Pipeline, partition: Partition, frame: pd.DataFrame | Sequence[pa.Table]) -> TableRef:
         self.enforcement = Enforcement(pipeline, partition, self.reports)
         chunks = chunked(frame) if isinstance(frame, pd.DataFrame) else frame
 

@@ -47,8 +47,9 @@ class Change(Strict):
     @property
     def text(self) -> str:
         """Returns the change in one line."""
-        parts = [part for part in (self.was, self.now) if part]
-        return f"{self.kind.replace('_', ' ')}: {self.column}: {' -> '.join(parts)}"
+        parts = " -> ".join(part for part in (self.was, self.now) if part)
+        named = "" if self.kind in ("renamed", "reordered") else f"{self.column}: "
+        return f"{self.kind.replace('_', ' ')}: {named}{parts}"
 
     def error(self, where: str, hint: str = "") -> DataError:
         """Returns the change as an error of the partition."""
@@ -80,10 +81,18 @@ def compare(contract: SchemaContract, summary: Summary, *, null_tolerance: float
 def _order(contract: SchemaContract, summary: Summary) -> Iterator[Change]:
     wanted = [name for name in contract.columns if name in summary.columns]
     found = [name for name in summary.columns if name in contract.columns]
-    moved = [name for name, there in zip(wanted, found, strict=True) if name != there]
-    if moved:
-        was, now = (", ".join(name for name in names if name in moved) for names in (wanted, found))
-        yield Change(kind="reordered", column=moved[0], was=was, now=now)
+    if wanted == found:
+        return
+    kept = difflib.SequenceMatcher(None, wanted, found, autojunk=False).get_matching_blocks()
+    stayed = {name for block in kept for name in wanted[block.a : block.a + block.size]}
+    moved = [name for name in wanted if name not in stayed]
+    was, now = (", ".join(_after(names, name) for name in moved) for names in (wanted, found))
+    yield Change(kind="reordered", column=moved[0], was=was, now=now)
+
+
+def _after(names: list[str], name: str) -> str:
+    place = names.index(name)
+    return f"{name} after {names[place - 1]}" if place else f"{name} first"
 
 
 def _content(name: str, column: ContractColumn, summary: Summary, tolerance: float) -> Iterator[Change]:
@@ -229,18 +238,20 @@ def evolve(contract: SchemaContract, changes: Sequence[Change], summary: Summary
     if not taken:
         return contract
     columns = dict(contract.columns)
+    new: dict[str, ContractColumn] = {}
     # Where a personal column went, a column that is new may be it, under a name that nobody declared.
     is_open = not any(change.column in summary.hidden for change in taken if change.kind in ("dropped", "renamed"))
     for change in taken:
         name, old = change.column, columns.get(change.column)
         if change.kind == "added" or old is None:
-            columns[name] = _new(name, summary, is_open)
+            new[name] = _new(name, summary, is_open)
         elif change.kind in ("dropped", "renamed"):
             columns[name] = old.model_copy(update={"optional": True})
             if change.kind == "renamed":
-                columns[change.now] = _new(change.now, summary, is_open)
+                new[change.now] = _new(change.now, summary, is_open)
         else:
             columns[name] = _amended(old, name, change.kind, summary)
+    columns |= {name: new[name] for name in summary.columns if name in new}
     revision = Revision(
         partition=partition_key,
         at=datetime.now(UTC).replace(microsecond=0),

@@ -111,14 +111,7 @@ class Enforcement:
         blocking = [change for change in self.changes if blocks(self._pipeline, change, summary)]
         self._tell(blocking)
         if blocking:
-            real = [change for change in self.changes if change.kind != "reordered"]
-            hint = (
-                f"If the source has changed for good: airworthy contract accept {self._pipeline.name} "
-                f"{self._partition.key}"
-            )
-            raise Problems(
-                self._where, [change.error(self._where, hint if change is real[0] else "") for change in real]
-            )
+            raise Problems(self._where, _errors(self._pipeline, self._partition.key, self.changes, summary))
         if policy.on_change == "evolve":
             self._evolve(summary)
 
@@ -139,11 +132,7 @@ class Enforcement:
                 raise ConflictError(f"config/contracts/{self._pipeline.name}.yaml", rule, hint="Run it again")
 
     def _tell(self, blocking: Sequence[Change]) -> None:
-        passed = "evolved" if self._pipeline.contract.on_change == "evolve" else "warning"
-        outcomes = [
-            "blocked" if change in blocking else "allowed" if change.kind == "reordered" else passed
-            for change in self.changes
-        ]
+        outcomes = [_outcome(self._pipeline, change, blocking) for change in self.changes]
         if self.changes:
             level = logging.ERROR if blocking else logging.WARNING
             only_order = all(change.kind == "reordered" for change in self.changes)
@@ -167,20 +156,44 @@ def blocks(pipeline: Pipeline, change: Change, summary: Summary) -> bool:
         return False
     if pipeline.contract.on_change == "block":
         return True
-    is_needed = change.column in {name for _, name in needed(pipeline)}
-    if change.kind in ("dropped", "renamed"):
-        return is_needed
     if pipeline.contract.on_change == "warn":
-        return change.kind == "retyped"
-    return not can_evolve(change, summary) or (change.kind == "retyped" and is_needed)
+        return change.kind == "retyped" or (change.kind in ("dropped", "renamed") and _is_needed(pipeline, change))
+    return not can_accept(pipeline, change, summary)
 
 
-def can_evolve(change: Change, summary: Summary) -> bool:
-    """Returns whether a table can follow a change: int64 to float64, and new columns that hold values."""
+def can_accept(pipeline: Pipeline, change: Change, summary: Summary) -> bool:
+    """Returns whether pipeline and tables can follow a change: new columns with values, int64 that becomes float64."""
+    if change.kind in ("dropped", "renamed", "retyped") and _is_needed(pipeline, change):
+        return False
     if change.kind == "retyped":
         return change.was == "int64" and summary.columns[change.column].type == "float64"
     name = change.now if change.kind == "renamed" else change.column
     return change.kind not in ("added", "renamed") or summary.columns[name].type in ARROW
+
+
+def _is_needed(pipeline: Pipeline, change: Change) -> bool:
+    return change.column in {name for _, name in needed(pipeline)}
+
+
+def _errors(pipeline: Pipeline, key: str, changes: Sequence[Change], summary: Summary) -> list[DataError]:
+    """Returns all changes but of order as errors; what to do is said once."""
+    real = [change for change in changes if change.kind != "reordered"]
+    hint = f"If the source has changed for good: airworthy contract accept {pipeline.name} {key}"
+    if not all(can_accept(pipeline, change, summary) for change in real):
+        hint = "Correct it at the source: a table cannot follow this, or the pipeline cannot do without it"
+    first = next((change for change in real if not can_accept(pipeline, change, summary)), real[0])
+    return [change.error(f"raw[{key}]", hint if change is first else "") for change in real]
+
+
+def _outcome(pipeline: Pipeline, change: Change, blocking: Sequence[Change]) -> str:
+    if change in blocking:
+        return "blocked"
+    if change.kind == "reordered":
+        return "allowed"
+    if pipeline.contract.on_change == "evolve":
+        return "evolved"
+    done = {"added": "left out", "dropped": "read as missing", "renamed": "left out, and the old one read as missing"}
+    return f"warning: {done.get(change.kind, 'passed on')}"
 
 
 def compare_structure(one: SchemaContract, other: SchemaContract) -> bool:

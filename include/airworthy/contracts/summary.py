@@ -69,7 +69,7 @@ class Summary:
 
     def nulls(self, name: str) -> float:
         """Returns the share of rows in which a column is missing."""
-        return 1 - self.columns[name].valid / self.rows if self.rows else 0.0
+        return (self.rows - self.columns[name].valid) / self.rows if self.rows else 0.0
 
     def add(self, chunk: pa.Table) -> None:
         """Takes a chunk of rows into account; its columns are as `casts.plain` makes them."""
