@@ -73,11 +73,8 @@ class ContractWorld:
         self.enforcement = Enforcement(pipeline, partition, self.reports)
         chunks = chunked(frame) if isinstance(frame, pd.DataFrame) else frame
 
-        def through() -> Any:
-            yield from self.enforcement.conform(chunks)
-            self.store.evolve("raw", self.enforcement.types)
-
-        return self.store.write("raw", partition, through(), facts={"changes": self.enforcement.told})
+        rows = self.enforcement.conform(chunks)
+        return self.store.write("raw", partition, rows, evolve=True, facts={"changes": self.enforcement.told})
 
     @property
     def kinds(self) -> list[str]:

@@ -24,16 +24,6 @@ _WHOLE = r"^\s*-?\d+(\.0*)?\s*$"
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
-def plain(column: Column) -> Column:
-    """Returns the values as the store keeps them; exact decimals as float64, days as their first moment in UTC."""
-    column = normal(column)
-    if pa.types.is_decimal(column.type):
-        return column.cast(pa.float64())
-    if pa.types.is_date(column.type):
-        return column.cast(pa.timestamp("us")).cast(TIMESTAMP)
-    return column
-
-
 def type_name(kind: pa.DataType) -> str | None:
     """Returns the contract's name of a type; None of one without values; Arrow's of one no contract can have."""
     return None if pa.types.is_null(kind) else _NAMES.get(kind, str(kind))
@@ -43,7 +33,7 @@ def cast(column: Column, wanted: pa.DataType) -> tuple[Column, Column | None]:
     """Returns the values typed as wanted, and None; or, if that loses some, as they are, and the mask of those.
 
     Args:
-        column: As from `plain`.
+        column: Of a type that the store keeps, see `content.normal`.
         wanted: One of `ARROW`.
     """
     if column.type == wanted:
@@ -58,6 +48,10 @@ def cast(column: Column, wanted: pa.DataType) -> tuple[Column, Column | None]:
     if pa.types.is_floating(found) and pa.types.is_integer(wanted):
         whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), float(1 << 63)))
         return _cast_or(column, wanted, pc.invert(whole))
+    if pa.types.is_integer(found) and pa.types.is_string(wanted):
+        return column.cast(wanted), None  # a text file's column of codes is one of numbers where all codes are digits
+    if pa.types.is_boolean(found) and pa.types.is_integer(wanted):
+        return column.cast(wanted), None
     return column, pc.is_valid(column)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from airworthy.config import Pipeline
-from airworthy.content import Types
-from airworthy.contracts.casts import ARROW, Column, cast, plain
+from airworthy.content import Types, normal
+from airworthy.contracts.casts import ARROW, Column, cast
 from airworthy.contracts.changes import Change, compare, evolve, learn
 from airworthy.contracts.file import ContractColumn, SchemaContract, amend, load, needed, publish
 from airworthy.contracts.report import page_path, table, write_diff
@@ -78,7 +78,7 @@ class Enforcement:
     def _conform_chunk(self, chunk: pa.Table, summary: Summary) -> pa.Table | None:
         """Returns the chunk's rows, or None if they cannot be as the contract has them."""
         _check_repeated(self._where, chunk.column_names)
-        found = {name: plain(chunk[name]) for name in chunk.column_names}
+        found = {name: normal(chunk[name]) for name in chunk.column_names}
         wanted = self.types or {self._pipeline.time: ARROW["timestamp"]}
         may_widen = self._pipeline.contract.on_change == "evolve"
         fits = True

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airworthy.contracts.casts import Column, cast, plain, type_name
+from airworthy.content import normal
+from airworthy.contracts.casts import Column, cast, type_name
 
 CATEGORIES = 50  # a string column with more values than this is not taken for one of categories
 _LONGEST = 100  # characters of a category
@@ -72,7 +73,7 @@ class Summary:
         return (self.rows - self.columns[name].valid) / self.rows if self.rows else 0.0
 
     def add(self, chunk: pa.Table) -> None:
-        """Takes a chunk of rows into account; its columns are as `casts.plain` makes them."""
+        """Takes a chunk of rows into account; its columns are as `content.normal` makes them."""
         self.rows += chunk.num_rows
         for name, column in zip(chunk.column_names, chunk.columns, strict=True):
             found = self.columns.setdefault(name, ColumnSummary())
@@ -104,7 +105,7 @@ class Summary:
 def summarise(chunks: Iterable[pa.Table], summary: Summary, time: str = "") -> Summary:
     """Returns the summary after all chunks; times that are written as text are read."""
     for chunk in chunks:
-        columns = {name: plain(chunk[name]) for name in chunk.column_names}
+        columns = {name: normal(chunk[name]) for name in chunk.column_names}
         if time in columns:
             columns[time], _ = cast(columns[time], pa.timestamp("us", tz="UTC"))
         summary.add(pa.table(columns))

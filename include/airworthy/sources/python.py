@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from airworthy.config import Function
-from airworthy.errors import DataError
+from airworthy.connections import Connections
+from airworthy.errors import DataError, Problems
 from airworthy.partitions import Partition
-from airworthy.sources import Source
-from airworthy.user_code import call
+from airworthy.sources import Extracted, Origin, Source
+from airworthy.user_code import call, digest, drawn
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pyarrow as pa
 
 
 class Python(Source):
-    """Calls `function(start, end)`, which returns the rows whose event time is in `[start, end)`, in UTC."""
+    """Calls `function(start, end)`, which returns the rows whose event time is in `[start, end)`, in UTC.
+
+    It returns a pandas DataFrame, or an iterator of them when there are more rows than fit in memory.
+    """
 
     function: Function
 
-    def extract(self, partition: Partition) -> pd.DataFrame:
+    def extract(self, partition: Partition, connections: Connections) -> Extracted:
         import pandas as pd
 
         found = call(self.function, partition.start, partition.end)
-        if not isinstance(found, pd.DataFrame):
-            raise DataError(self.function, "must return a pandas DataFrame", type(found).__name__)
-        return found
+        if isinstance(found, pd.DataFrame):
+            found = iter([found])
+        if not isinstance(found, Iterator):
+            rule = "must return a pandas DataFrame, or an iterator of DataFrames"
+            raise DataError(self.function, rule, type(found).__name__)
+        return Extracted(self._tables(found), (Origin(self.function, digest(self.function)),))
+
+    def _tables(self, frames: Iterator[Any]) -> Iterator[pa.Table]:
+        from airworthy.columns import settled
+
+        return settled(self.function, (self._table(frame) for frame in drawn(self.function, frames)))
+
+    def _table(self, frame: Any) -> pa.Table:
+        import pandas as pd
+        import pyarrow as pa
+
+        from airworthy.columns import normal
+
+        if not isinstance(frame, pd.DataFrame):
+            raise DataError(self.function, "must give pandas DataFrames only", type(frame).__name__)
+        names = [str(name) for name in frame.columns]
+        arrays, problems = [], []
+        for position, name in enumerate(names):
+            try:
+                arrays.append(pa.array(frame.iloc[:, position], from_pandas=True))
+            except (pa.ArrowException, OverflowError) as error:
+                rule = "must hold values of one type"
+                problems.append(DataError(f"{self.function}: {name}", rule, _told(error)))
+        if problems:
+            raise Problems(self.function, problems)
+        return normal(self.function, pa.Table.from_arrays(arrays, names=names))
+
+
+def _told(error: Exception) -> str:
+    """Returns an error's text without the value it quotes, which may be personal."""
+    return str(error).partition("Could not convert ")[2].partition("with type ")[2] or type(error).__name__
