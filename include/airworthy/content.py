@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 from pyarrow import fs
 
+from airworthy import columns
 from airworthy.errors import DataError, Problems
 
 CHUNK = 131_072  # rows; of 50 columns they take about 50 MB
 PARTITION = "partition"
-TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 Rows: TypeAlias = pd.DataFrame | pa.Table | Iterable[pa.Table]
 Types = dict[str, pa.DataType]
@@ -166,14 +166,14 @@ class Digest:
             self._count += rows.num_rows - start
 
     def hexdigest(self) -> str:
-        columns = {name: column.copy() for name, column in self._columns.items()}
+        found = {name: column.copy() for name, column in self._columns.items()}
         if self._waiting:
-            _update(columns, pa.concat_tables(self._waiting))
-        return hashlib.sha256(b"".join(column.digest() for column in columns.values())).hexdigest()
+            _update(found, pa.concat_tables(self._waiting))
+        return hashlib.sha256(b"".join(column.digest() for column in found.values())).hexdigest()
 
 
-def _update(columns: dict[str, Any], block: pa.Table) -> None:
-    for name, column in columns.items():
+def _update(digests: dict[str, Any], block: pa.Table) -> None:
+    for name, column in digests.items():
         for part in _canonical(block[name]):
             column.update(part)
 
@@ -189,94 +189,36 @@ def _canonical(column: pa.ChunkedArray) -> Iterator[bytes]:
     yield pa.record_batch([values], ["values"]).serialize().to_pybytes()
 
 
-def _chunks(where: str, rows: Rows) -> Iterator[pa.Table]:
+def _chunks(where: str, rows: Any) -> Iterator[pa.Table]:
     if isinstance(rows, pd.DataFrame):
-        yield _from_frame(where, rows)
-        return
-    tables: Iterable[pa.Table] = [rows] if isinstance(rows, pa.Table) else rows
-    for chunk in tables:
-        _check_names(where, chunk.column_names)
-        yield pa.table({name: normal(chunk[name]) for name in chunk.column_names})
-
-
-def _from_frame(where: str, frame: pd.DataFrame) -> pa.Table:
-    names = [str(name) for name in frame.columns]
-    _check_names(where, names)
-    arrays, problems = {}, []
-    for position, name in enumerate(names):
-        try:
-            arrays[name] = normal(pa.array(frame.iloc[:, position], from_pandas=True))
-        except pa.ArrowException as error:
-            problems.append(DataError(f"{where}: {name}", "must hold values of one type", str(error)))
-    if problems:
-        raise Problems(where, problems)
-    return pa.table(arrays)
-
-
-def _check_names(where: str, names: list[str]) -> None:
-    problems = []
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        problems.append(DataError(where, "must have each column once", repeated))
-    if PARTITION in names:
-        problems.append(DataError(where, f"must not have a column named {PARTITION!r}; the store adds it"))
-    if problems:
-        raise Problems(where, problems)
-
-
-def normal(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Returns the values in the one type that the store keeps for their sort of value; NaN becomes missing."""
-    if pa.types.is_dictionary(column.type):
-        column = pc.dictionary_decode(column)
-    kind = column.type
-    if pa.types.is_integer(kind):
-        return column.cast(pa.int64())
-    if pa.types.is_floating(kind):
-        wide = column.cast(pa.float64())
-        missing = pc.is_nan(wide)
-        return pc.if_else(missing, None, wide) if pc.any(missing).as_py() else wide
-    if pa.types.is_timestamp(kind):
-        return column.cast(TIMESTAMP, safe=False)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.string())
-    return column
+        rows = columns.from_frame(where, rows)
+    for chunk in [rows] if isinstance(rows, pa.Table) else rows:
+        if PARTITION in chunk.column_names:
+            raise DataError(where, f"must not have a column named {PARTITION!r}; the store adds it")
+        yield columns.normal(where, chunk)
 
 
 def _wider(where: str, one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    if one == other or pa.types.is_null(other):
-        return one
-    if pa.types.is_null(one):
-        return other
-    if _is_number(one) and _is_number(other):
-        return pa.float64()
-    raise DataError(where, "must hold values of one type", f"{one} and {other}")
+    if (found := columns.unified([one, other])) is None:
+        raise DataError(where, "must hold values of one type", f"{one} and {other}")
+    return found
 
 
 def _cast(where: str, chunk: pa.Table, types: Types) -> pa.Table:
-    columns, problems = {}, []
+    cast, problems = {}, []
     for name, wanted in types.items():
+        found = chunk[name].type
+        rule = f"must hold {wanted}, as the table does"
+        if columns.unified([found, wanted]) is None:
+            problems.append(DataError(f"{where}: {name}", rule, str(found)))
+            continue
         try:
-            columns[name] = _cast_column(f"{where}: {name}", chunk[name], wanted)
-        except DataError as error:
-            problems.append(error)
+            cast[name] = columns.lossless(chunk[name], wanted)
+        except pa.ArrowInvalid as error:
+            problems.append(DataError(f"{where}: {name}", rule, str(error)))
     if problems:
         raise Problems(where, problems)
-    return pa.table(columns)
-
-
-def _cast_column(where: str, column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
-    found = column.type
-    if found == wanted:
-        return column
-    if pa.types.is_null(found) or (_is_number(found) and _is_number(wanted)):
-        try:
-            return column.cast(wanted)
-        except pa.ArrowInvalid as error:
-            raise DataError(where, f"must hold {wanted}, as the table does", str(error)) from None
-    raise DataError(where, f"must hold {wanted}, as the table does", str(found))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    return pa.table(cast)
 
 
 def _name_problems(where: str, names: Collection[str], wanted: Collection[str]) -> list[DataError]:

@@ -23,7 +23,8 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
-from airworthy.content import PARTITION, TIMESTAMP, Content, Digest, Rows, Types
+from airworthy.columns import TIMESTAMP
+from airworthy.content import PARTITION, Content, Digest, Rows, Types
 from airworthy.errors import ConflictError, DataError, Problems
 from airworthy.partitions import Partition, utc
 

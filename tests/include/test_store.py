@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airworthy.errors import DataError, Problems
+from airworthy.errors import AirworthyError, DataError, Problems
 from airworthy.partitions import Partition, parse_key
 from airworthy.store import Store, TableRef
 
@@ -154,7 +154,7 @@ def test_categories_and_other_time_units_are_normalised(store: Store) -> None:
     ],
 )
 def test_columns_that_cannot_be_stored(store: Store, columns: dict[str, object], message: str) -> None:
-    with pytest.raises(Problems, match=message):
+    with pytest.raises(AirworthyError, match=message):
         store.write("raw", FIRST, rows(FIRST).assign(**columns))
 
 
