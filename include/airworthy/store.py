@@ -24,8 +24,8 @@ from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
 from airworthy.columns import TIMESTAMP
-from airworthy.content import PARTITION, Content, Digest, Rows, Types
-from airworthy.errors import ConflictError, DataError, Problems
+from airworthy.content import PARTITION, Content, Digest, Rows, Types, completed, evolved
+from airworthy.errors import ConflictError, DataError
 from airworthy.partitions import Partition, utc
 
 ATTEMPTS = 12
@@ -225,11 +225,14 @@ class Store:
         self, table: str, partition: Partition, content: Content, like: str | None, evolve: bool, facts: Facts
     ) -> TableRef:
         opened = self._open(table)
+        where = f"{table}[{partition.key}]"
         if opened is None:
-            content.retype(self._completed(table, partition, content, like))
+            if not content.rows:
+                raise DataError(where, "must hold rows, because the first partition gives the table its columns")
+            content.retype(completed(where, content.types, self._like(like)))
             opened = self._create(table, content.types)
         elif evolve:
-            types = self._evolved(opened, content, like)
+            types = evolved(where, _types(opened), content.types, self._like(like))
             self._widen(table, opened, types)
             content.retype(types)
         else:
@@ -252,15 +255,9 @@ class Store:
         content.keep()
         return TableRef(**names, version=opened.version() + 1, changed=True)
 
-    def _evolved(self, opened: DeltaTable, content: Content, like: str | None) -> Types:
-        """Returns the types of a table after it took over the columns of a content."""
-        types = _types(opened)
-        model = None if like is None else self._open(like)
-        wanted = {**content.types, **({} if model is None else _types(model))}
-        for name in content.types:
-            if name not in types or (types[name], wanted[name]) == (pa.int64(), pa.float64()):
-                types[name] = wanted[name]
-        return types
+    def _like(self, table: str | None) -> Types:
+        opened = None if table is None else self._open(table)
+        return {} if opened is None else _types(opened)
 
     def _widen(self, table: str, opened: DeltaTable, types: Types) -> None:
         """Leaves all files of a table with the types that its columns are to have; old versions stay as they are.
@@ -289,22 +286,6 @@ class Store:
             for content in contents.values():
                 content.remove()
         opened.update_incremental()
-
-    def _completed(self, table: str, partition: Partition, content: Content, like: str | None) -> Types:
-        """Returns the types of a table that is to be created."""
-        where = f"{table}[{partition.key}]"
-        if not content.rows:
-            raise DataError(where, "must hold rows, because the first partition gives the table its columns")
-        model = None if like is None else self._open(like)
-        known = {} if model is None else _types(model)
-        types = {
-            name: known.get(name, kind) if pa.types.is_null(kind) else kind for name, kind in content.types.items()
-        }
-        hint = "Give it a type in the code that makes it, e.g. astype('float64')"
-        rule = "must hold a value, because the first partition gives a column its type"
-        if untyped := [name for name, kind in types.items() if pa.types.is_null(kind)]:
-            raise Problems(where, [DataError(f"{where}: {name}", rule, hint=hint) for name in untyped])
-        return types
 
     def _filesystem(self, table: str) -> fs.FileSystem:
         """Returns the table's folder as a file system."""

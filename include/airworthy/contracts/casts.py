@@ -7,7 +7,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airworthy.content import TIMESTAMP, normal
+from airworthy.columns import TIMESTAMP
 
 Column: TypeAlias = "pa.ChunkedArray"
 
@@ -33,7 +33,7 @@ def cast(column: Column, wanted: pa.DataType) -> tuple[Column, Column | None]:
     """Returns the values typed as wanted, and None; or, if that loses some, as they are, and the mask of those.
 
     Args:
-        column: Of a type that the store keeps, see `content.normal`.
+        column: Of a type that the store keeps, see `columns.normal`.
         wanted: One of `ARROW`.
     """
     if column.type == wanted:
@@ -67,7 +67,7 @@ def _from_text(column: Column, wanted: pa.DataType) -> tuple[Column, Column | No
     if pa.types.is_integer(wanted):
         text = pc.replace_substring_regex(text, r"\.0*$", "")
     try:
-        return normal(text.cast(wanted)), None
+        return text.cast(wanted), None
     except pa.ArrowInvalid:
         misfits = pc.invert(_reads_as(column, text, wanted))
         return column, pc.fill_null(misfits, False)

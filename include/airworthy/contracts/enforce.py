@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from airworthy.columns import normal
 from airworthy.config import Pipeline
-from airworthy.content import Types, normal
+from airworthy.content import Types
 from airworthy.contracts.casts import ARROW, Column, cast
 from airworthy.contracts.changes import Change, compare, evolve, learn
 from airworthy.contracts.file import ContractColumn, SchemaContract, amend, load, needed, publish
@@ -77,8 +78,8 @@ class Enforcement:
 
     def _conform_chunk(self, chunk: pa.Table, summary: Summary) -> pa.Table | None:
         """Returns the chunk's rows, or None if they cannot be as the contract has them."""
-        _check_repeated(self._where, chunk.column_names)
-        found = {name: normal(chunk[name]) for name in chunk.column_names}
+        rows = normal(self._where, chunk)
+        found = dict(zip(rows.column_names, rows.columns, strict=True))
         wanted = self.types or {self._pipeline.time: ARROW["timestamp"]}
         may_widen = self._pipeline.contract.on_change == "evolve"
         fits = True
@@ -208,8 +209,3 @@ def _as_number(column: Column, wanted: pa.DataType) -> Column:
 
 def _widens(found: pa.DataType, wanted: pa.DataType) -> bool:
     return bool(pa.types.is_floating(found) and pa.types.is_integer(wanted))
-
-
-def _check_repeated(where: str, names: list[str]) -> None:
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(where, "must have each column once", repeated)

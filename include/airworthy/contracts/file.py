@@ -22,6 +22,9 @@ from airworthy.strict_yaml import read_mapping
 Type = Literal["int64", "float64", "string", "bool", "timestamp"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+# Columns that the tables of raw data and of quarantine have of their own.
+RESERVED = frozenset({"partition", "row", "failed"})
+
 _HEAD = """\
 # The schema contract of {pipeline}: what its raw partitions look like. {pipeline}.ingest holds every partition to it;
 # `contract:` in config/pipelines/{pipeline}.yaml says what happens to one that differs (block, warn or evolve).
@@ -96,7 +99,7 @@ def load(pipeline: Pipeline) -> SchemaContract | None:
         Problems: The file breaks rules; every one of them is listed.
     """
     file = contract_file(pipeline.name)
-    where = f"{file.parent.parent.name}/{file.parent.name}/{file.name}"
+    where = f"config/contracts/{file.name}"
     try:
         content = read_mapping(where, file)
     except FileNotFoundError:
@@ -105,8 +108,7 @@ def load(pipeline: Pipeline) -> SchemaContract | None:
         contract = SchemaContract.model_validate(content)
     except ValidationError as error:
         raise Problems(where, explain(where, error)) from None
-    if problems := list(_misfits(where, pipeline, contract)):
-        raise Problems(where, problems)
+    _require_sound(pipeline, contract)
     return contract
 
 
@@ -124,6 +126,7 @@ def publish(pipeline: Pipeline, contract: SchemaContract, *, replace: bool = Fal
     with _alone(pipeline.name) as file:
         there = None if replace else load(pipeline)
         if there is None:
+            _require_sound(pipeline, contract)
             write_whole(file, write(contract))
         return there or contract
 
@@ -142,6 +145,7 @@ def amend(pipeline: Pipeline, change: Callable[[SchemaContract], SchemaContract]
             raise ConfigError(f"config/contracts/{file.name}", "must exist to be changed", hint=hint)
         changed = change(there)
         if changed != there:
+            _require_sound(pipeline, changed)
             write_whole(file, write(changed))
         return changed
 
@@ -172,6 +176,12 @@ def _is_long(value: Any) -> bool:
     return isinstance(value, list) and sum(len(str(item)) + 2 for item in value) > 70
 
 
+def _require_sound(pipeline: Pipeline, contract: SchemaContract) -> None:
+    where = f"config/contracts/{pipeline.name}.yaml"
+    if problems := list(_misfits(where, pipeline, contract)):
+        raise Problems(where, problems)
+
+
 def _misfits(where: str, pipeline: Pipeline, contract: SchemaContract) -> Iterator[ConfigError]:
     if contract.pipeline != pipeline.name:
         yield ConfigError(where, f"pipeline must be {pipeline.name}, as the file's name says", contract.pipeline)
@@ -182,6 +192,8 @@ def _misfits(where: str, pipeline: Pipeline, contract: SchemaContract) -> Iterat
             yield ConfigError(where, rule)
         elif role == "time" and column.type != "timestamp":
             yield ConfigError(where, f"columns.{name}.type must be timestamp, because it is the time", column.type)
+    for name in sorted(RESERVED & contract.columns.keys()):
+        yield ConfigError(where, f"columns.{name} must have another name; the tables use it themselves")
     for name in pipeline.pii:
         column = contract.columns.get(name)
         if column is not None and not (column.categories is None and column.usual is None):

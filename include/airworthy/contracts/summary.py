@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airworthy.content import normal
+from airworthy.columns import TIMESTAMP, normal
 from airworthy.contracts.casts import Column, cast, type_name
 
 CATEGORIES = 50  # a string column with more values than this is not taken for one of categories
@@ -73,7 +73,7 @@ class Summary:
         return (self.rows - self.columns[name].valid) / self.rows if self.rows else 0.0
 
     def add(self, chunk: pa.Table) -> None:
-        """Takes a chunk of rows into account; its columns are as `content.normal` makes them."""
+        """Takes a chunk of rows into account; its columns are as `columns.normal` makes them."""
         self.rows += chunk.num_rows
         for name, column in zip(chunk.column_names, chunk.columns, strict=True):
             found = self.columns.setdefault(name, ColumnSummary())
@@ -102,13 +102,14 @@ class Summary:
                 found.sample.append(values)
 
 
-def summarise(chunks: Iterable[pa.Table], summary: Summary, time: str = "") -> Summary:
+def summarise(where: str, chunks: Iterable[pa.Table], summary: Summary, time: str = "") -> Summary:
     """Returns the summary after all chunks; times that are written as text are read."""
     for chunk in chunks:
-        columns = {name: normal(chunk[name]) for name in chunk.column_names}
-        if time in columns:
-            columns[time], _ = cast(columns[time], pa.timestamp("us", tz="UTC"))
-        summary.add(pa.table(columns))
+        rows = normal(where, chunk)
+        if time in rows.column_names:
+            times, _ = cast(rows[time], TIMESTAMP)
+            rows = rows.set_column(rows.column_names.index(time), time, times)
+        summary.add(rows)
     return summary
 
 

@@ -13,11 +13,16 @@ from airworthy_airflow.operators.stage import StageOperator, final_errors
 class IngestOperator(StageOperator):
     """Publishes one partition of `raw` from the pipeline's source."""
 
+    operator_extra_links = (links.SchemaContract(),)
+
     def execute(self, context: Any) -> dict[str, Any]:
+        from airworthy.contracts.report import page_path
         from airworthy.stages.ingest import ingest
 
         with final_errors():
-            raw = ingest(self.pipeline, partition_of(context, self.pipeline), self.store)
+            partition = partition_of(context, self.pipeline)
+            self.links[links.SchemaContract.__name__] = reports.url(page_path(self.pipeline.name, partition.key))
+            raw = ingest(self.pipeline, partition, self.store, reports_dir=self.profile.reports_dir)
         return raw.model_dump(mode="json")
 
 
