@@ -69,8 +69,11 @@ class ContractWorld:
         }
         return Pipeline.model_validate({**content, **changes})
 
+    def enforcement_of(self, pipeline: Pipeline, partition: Partition) -> Enforcement:
+        return Enforcement(pipeline, partition, self.reports)
+
     def ingest(self, pipeline: Pipeline, partition: Partition, frame: pd.DataFrame | Sequence[pa.Table]) -> TableRef:
-        self.enforcement = Enforcement(pipeline, partition, self.reports)
+        self.enforcement = self.enforcement_of(pipeline, partition)
         chunks = chunked(frame) if isinstance(frame, pd.DataFrame) else frame
 
         rows = self.enforcement.conform(chunks)

@@ -240,16 +240,14 @@ def evolve(contract: SchemaContract, changes: Sequence[Change], summary: Summary
         return contract
     columns = dict(contract.columns)
     new: dict[str, ContractColumn] = {}
-    # Where a personal column went, a column that is new may be it, under a name that nobody declared.
-    is_open = not any(change.column in summary.hidden for change in taken if change.kind in ("dropped", "renamed"))
     for change in taken:
         name, old = change.column, columns.get(change.column)
         if change.kind == "added" or old is None:
-            new[name] = _new(name, summary, is_open)
+            new[name] = _new(name, summary)
         elif change.kind in ("dropped", "renamed"):
             columns[name] = old.model_copy(update={"optional": True})
             if change.kind == "renamed":
-                new[change.now] = _new(change.now, summary, is_open)
+                new[change.now] = _new(change.now, summary)
         else:
             columns[name] = _amended(old, name, change.kind, summary)
     columns |= {name: new[name] for name in summary.columns if name in new}
@@ -261,9 +259,10 @@ def evolve(contract: SchemaContract, changes: Sequence[Change], summary: Summary
     return contract.model_copy(update={"columns": columns, "history": (*contract.history, revision)})
 
 
-def _new(name: str, summary: Summary, is_open: bool) -> ContractColumn:
+def _new(name: str, summary: Summary) -> ContractColumn:
     found = summary.columns[name]
-    is_open = is_open and name not in summary.hidden
+    # Where some columns are personal, a new one may be too, and nobody has said yet that it is not.
+    is_open = not summary.hidden
     return ContractColumn.model_validate(
         {
             "type": found.type,

@@ -82,17 +82,18 @@ class Enforcement:
         found = dict(zip(rows.column_names, rows.columns, strict=True))
         wanted = self.types or {self._pipeline.time: ARROW["timestamp"]}
         may_widen = self._pipeline.contract.on_change == "evolve"
-        fits = True
+        misfits = {}
         for name in found.keys() & wanted.keys():
-            found[name], misfits = cast(found[name], wanted[name])
-            if misfits is not None and self.contract is not None:
-                found[name] = _as_number(found[name], wanted[name])
-                fits = fits and may_widen and _widens(found[name].type, wanted[name])
-                summary.add_misfits(name, found[name], misfits)
-        summary.add(pa.table(found) if found else pa.table({}))
+            found[name], lost = cast(found[name], wanted[name])
+            if lost is not None and self.contract is not None:
+                found[name], misfits[name] = _as_number(found[name], wanted[name]), lost
+        summary.add(pa.table(found))
+        for name, lost in misfits.items():
+            summary.add_misfits(name, found[name], lost)
         if self.contract is None:
             return pa.table(found)
-        if not fits or self._needed - found.keys():
+        can_widen = may_widen and all(_widens(found[name].type, wanted[name]) for name in misfits)
+        if (misfits and not can_widen) or self._needed - found.keys():
             return None
         extra = [name for name in found if name not in wanted] if may_widen else []
         nulls = {name: pa.nulls(chunk.num_rows, kind) for name, kind in wanted.items() if name not in found}

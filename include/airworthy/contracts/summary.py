@@ -85,7 +85,7 @@ class Summary:
 
     def add_misfits(self, name: str, column: Column, misfits: Column) -> None:
         """Takes into account which values of a column do not have its contract's type."""
-        found = self.columns.setdefault(name, ColumnSummary())
+        found = self.columns[name]
         found.misfits += pc.sum(misfits).as_py()
         if not found.example:
             value = column.filter(misfits)[0].as_py()
