@@ -76,6 +76,13 @@ class Enforcement:
         if summary.rows:
             self._judge(summary)
 
+    def survey(self, chunks: Iterable[pa.Table]) -> Summary:
+        """Returns what all rows look like once they are typed as in the contract; nothing is judged or written."""
+        summary = new_summary(self._pipeline, self.contract)
+        for chunk in chunks:
+            self._conform_chunk(chunk, summary)
+        return summary
+
     def _conform_chunk(self, chunk: pa.Table, summary: Summary) -> pa.Table | None:
         """Returns the chunk's rows, or None if they cannot be as the contract has them."""
         rows = normal(self._where, chunk)

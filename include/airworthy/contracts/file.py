@@ -26,8 +26,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 RESERVED = frozenset({"partition", "row", "failed"})
 
 _HEAD = """\
-# The schema contract of {pipeline}: what its raw partitions look like. {pipeline}.ingest holds every partition to it;
-# `contract:` in config/pipelines/{pipeline}.yaml says what happens to one that differs (block, warn or evolve).
+# The schema contract of {pipeline}: what its raw partitions look like.
+# Its ingest holds every partition to it; `contract:` in config/pipelines/{pipeline}.yaml says what happens
+# to one that differs (block, warn or evolve).
 #
 # Learnt from the data, then kept by people: review it, change it by hand where you know better, and commit it.
 #   type         int64, float64, string, bool or timestamp; the order of the columns is theirs in the table
