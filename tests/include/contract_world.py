@@ -26,7 +26,7 @@ def rows(partition: Partition = MONDAY, count: int = 40, **changes: Any) -> pd.D
         {
             "id": [f"{partition.key}-{number}" for number in range(count)],
             "at": pd.date_range(partition.start, periods=count, freq="min"),
-            "weight": [None if number % 10 == 0 else number % 7 + 0.5 for number in range(count)],
+            "weight": [float("nan") if number % 10 == 0 else number % 7 + 0.5 for number in range(count)],
             "pieces": [number % 4 for number in range(count)],
             "service": ["slow" if number % 3 else "fast" for number in range(count)],
             "insured": [number % 2 == 0 for number in range(count)],
@@ -59,7 +59,7 @@ class ContractWorld:
             "name": "parcels",
             "description": "Will a parcel be late?",
             "start": "2026-01-01",
-            "source": {"files": {"glob": "parcels/{partition}.parquet"}},
+            "source": {"files": {"glob": str(self.folder / "{partition}.parquet")}},
             "time": "at",
             "key": ["id"],
             "label": {"column": "late"},

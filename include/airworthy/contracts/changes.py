@@ -73,7 +73,7 @@ def compare(contract: SchemaContract, summary: Summary, *, null_tolerance: float
             changes += _content(name, column, summary, null_tolerance)
     for name in added:
         if name not in renamed.values():
-            kind = summary.columns[name].type or "no value"
+            kind = summary.columns[name].declared or "no value"
             changes.append(Change(kind="added", column=name, was="", now=kind))
     return changes
 
@@ -193,7 +193,7 @@ def learn(pipeline: Pipeline, partitions: Mapping[str, Summary]) -> SchemaContra
 
 def _learn_column(where: str, pipeline: Pipeline, name: str, summaries: Sequence[Summary]) -> ContractColumn:
     found = [summary.columns[name] for summary in summaries if name in summary.columns]
-    kinds = {one.type for one in found} - {None}
+    kinds = ({one.type for one in found} - {None}) or ({one.declared for one in found} - {None})
     kinds = {"float64"} if kinds == {"int64", "float64"} else kinds
     if not kinds:
         hint = "Give it a type in the code that makes it, or learn from a partition where it has values"
@@ -265,7 +265,7 @@ def _new(name: str, summary: Summary) -> ContractColumn:
     is_open = not summary.hidden
     return ContractColumn.model_validate(
         {
-            "type": found.type,
+            "type": found.type or found.declared,
             "nulls": _rounded(summary.nulls(name), summary.nulls(name)),
             "categories": found.categories() if is_open else None,
             "usual": found.usual if is_open else None,

@@ -177,7 +177,7 @@ def can_accept(pipeline: Pipeline, change: Change, summary: Summary) -> bool:
     if change.kind == "retyped":
         return change.was == "int64" and summary.columns[change.column].type == "float64"
     name = change.now if change.kind == "renamed" else change.column
-    return change.kind not in ("added", "renamed") or summary.columns[name].type in ARROW
+    return change.kind not in ("added", "renamed") or summary.columns[name].declared in ARROW
 
 
 def _is_needed(pipeline: Pipeline, change: Change) -> bool:

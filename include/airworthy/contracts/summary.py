@@ -24,7 +24,8 @@ class ColumnSummary:
     """What one column holds.
 
     Attributes:
-        type: As in a contract; None as long as there is no value; else Arrow's name of what no contract can have.
+        type: Of the values, as in a contract; None as long as there is none.
+        declared: The type of the column, which says little as long as there is no value: an empty one may be any.
         valid: How many values are not missing.
         values: The distinct values of a string column, while they are few; None of other columns.
         misfits: How many values cannot have the contract's type without a loss.
@@ -32,6 +33,7 @@ class ColumnSummary:
     """
 
     type: str | None = None
+    declared: str | None = None
     valid: int = 0
     values: set[str] | None = None
     misfits: int = 0
@@ -77,8 +79,9 @@ class Summary:
         self.rows += chunk.num_rows
         for name, column in zip(chunk.column_names, chunk.columns, strict=True):
             found = self.columns.setdefault(name, ColumnSummary())
+            found.declared = _wider(found.declared, type_name(column.type))
             found.valid += len(column) - column.null_count
-            if found.valid and column.null_count < len(column):
+            if column.null_count < len(column):
                 found.type = _wider(found.type, type_name(column.type))
             if name not in self.hidden:
                 self._look_into(name, found, column)
@@ -123,6 +126,6 @@ def _distinct(column: Column, seen: set[str], limit: int) -> set[str] | None:
 
 
 def _wider(one: str | None, other: str | None) -> str | None:
-    if one is None or one == other:
-        return other
+    if one is None or other is None or one == other:
+        return one or other
     return "float64" if {one, other} == {"int64", "float64"} else f"{one} and {other}"
