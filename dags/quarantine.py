@@ -5,13 +5,13 @@ from __future__ import annotations
 from airworthy_airflow import assets
 from airworthy_airflow.declared import declared, partition_param, pipeline_dag
 from airworthy_airflow.operators import ProcessOperator, ValidateOperator
-from airworthy_airflow.operators.quarantine import ApplyOperator, AskOperator, DecideRowsOperator
+from airworthy_airflow.operators.quarantine import ApplyOperator, DecideRowsOperator, ask
 
 for pipeline in declared("quarantine"):
     with pipeline_dag(
         pipeline,
         "quarantine",
-        schedule=None,  # a person starts it, or the task `ask` of <pipeline>.ingest
+        schedule=None,  # a person starts it, or `ask` in <pipeline>.ingest
         params={"partition": partition_param(pipeline, required=True)},
         max_active_runs=16,  # as many questions are open at once; the others wait for their turn
     ):
@@ -24,5 +24,4 @@ for pipeline in declared("quarantine"):
             validation=validation.output,
             outlets=[assets.features(pipeline)],
         )
-        if pipeline.quarantine.ask:  # about what the answer leaves open
-            validation.set_downstream(AskOperator(task_id="ask", pipeline=pipeline))
+        ask(pipeline, validation)  # about what the answer leaves open

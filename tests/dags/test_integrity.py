@@ -71,8 +71,15 @@ def test_a_pipeline_that_asks_about_its_quarantine_does_so_after_validating(tmp_
     (config / "pipelines" / "asking.yaml").write_text(text + "\nquarantine: {ask: true}\n")
     bag = read_dags(tmp_path, config)
     assert bag["errors"] == {}
-    assert set(bag["dags"]["asking.ingest"]["tasks"]) == {"ingest", "validate", "process", "ask"}
-    assert set(bag["dags"]["asking.quarantine"]["tasks"]) == {"decide", "apply", "validate", "process", "ask"}
+    assert set(bag["dags"]["asking.ingest"]["tasks"]) == {"ingest", "validate", "process", "questions", "ask"}
+    assert set(bag["dags"]["asking.quarantine"]["tasks"]) == {
+        "decide",
+        "apply",
+        "validate",
+        "process",
+        "questions",
+        "ask",
+    }
 
 
 def test_each_dag_has_an_owner_tags_a_description_and_a_page(bag: dict) -> None:

@@ -124,7 +124,7 @@ def test_a_question_says_which_rows_fail_what(world: World, heavy: Pipeline) -> 
     assert (
         "**3 of 10 rows** of version 1 of `raw` wait for a decision. [Validation result](http://here/page.html)" in text
     )
-    assert "| expect_column_values_to_be_between(weight) | 3 |" in text
+    assert "| expect_column_values_to_be_between(weight) | min_value=0, max_value=50 | 3 |" in text
     assert "| 3 | expect_column_values_to_be_between(weight) | 4000.0 | 2026-01-05-3 |" in text
     assert "- **repair: in_kilograms**: `shop:in_kilograms` mends them" in text
     assert "- No answer: they stay in quarantine." in text

@@ -30,6 +30,12 @@ VARIANTS: dict[str, dict[str, str]] = {
         "synthetic:extract": "synthetic:extract_in_milli",
         "time: at": "quarantine: {ask: true, repairs: {in_units: 'synthetic:in_units'}}\ntime: at",
     },
+    **{
+        f"bad_{name}": {
+            'python: {function: "synthetic:extract"}': f"files: {{glob: 'DATA/bad_{name}/{{partition}}.{suffix}'}}"
+        }
+        for name, suffix in (("parquet", "parquet"), ("csv", "csv.gz"))
+    },
     "not_parquet": {'python: {function: "synthetic:extract"}': "files: {glob: 'DATA/{partition}.parquet'}"},
 }
 

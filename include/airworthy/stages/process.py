@@ -42,7 +42,8 @@ def process(pipeline: Pipeline, partition: Partition, validation: Validation, st
     if validation.repairs is not None and validation.repairs.rows:
         facts["repairs"] = validation.repairs.version
     rows = _rows(pipeline, partition, where, validation, store)
-    ref = store.write(FEATURES, partition, rows, like=RAW, facts=facts)
+    # Features that are the raw columns follow them; what code returns changes only when its table is made anew.
+    ref = store.write(FEATURES, partition, rows, like=RAW, evolve=pipeline.features is None, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 

@@ -143,8 +143,12 @@ def rows_at(store: Store, raw: TableRef, positions: np.ndarray) -> pa.Table:
 
 
 def rows_digest(rows: pa.Table) -> str:
-    """Returns the SHA-256 of failing rows and what they fail, wherever in their partition they are."""
-    found = Digest(name for name in rows.column_names if name not in (ROW, DECISION))
+    """Returns the SHA-256 of failing rows and what they fail, wherever in their partition they are.
+
+    Columns without a value do not count, because a table may get another one later.
+    """
+    names = [name for name in rows.column_names if rows[name].null_count < len(rows)]
+    found = Digest(name for name in names if name not in (ROW, DECISION))
     found.add(rows)
     return found.hexdigest()
 

@@ -181,7 +181,10 @@ def describe(pipeline: Pipeline, partition: Partition, asked: Question, store: S
         [
             f"**{asked.rows} of {asked.raw.rows} rows** of version {asked.raw.version} of `{RAW}` {wait}. "
             f"[Validation result]({page})\n",
-            _table(["expectation", "rows that fail it"], asked.reasons),
+            _table(
+                ["expectation", "with", "rows that fail it"],
+                ((one, _settings(pipeline, one), n) for one, n in asked.reasons),
+            ),
             *(["Decided before:\n", before] if before else []),
             *_meanings(pipeline),
             f"\n{len(rows)} of these rows:\n",
@@ -224,6 +227,17 @@ def _meanings(pipeline: Pipeline) -> Iterator[str]:
         yield f"- **{REPAIR}{name}**: `{function}` mends them; what passes then goes on, the rest stays in quarantine."
     yield f"- **{RELEASE}**: they go on as they are, but for rows whose key is missing or not unique."
     yield "- No answer: they stay in quarantine."
+
+
+def _settings(pipeline: Pipeline, title: str) -> str:
+    """Returns what the file says about an expectation, e.g. `min_value=0, max_value=500`."""
+    name, _, columns = title.partition("(")
+    told = []
+    for one in pipeline.checks.expectations:
+        given = [str(value) for key, value in one.kwargs.items() if key.startswith("column") and isinstance(value, str)]
+        if one.type == name and all(column in columns for column in given):
+            told += [f"{key}={value}" for key, value in one.kwargs.items() if not key.startswith("column")]
+    return ", ".join(told)
 
 
 def _newest_raw(store: Store, partition: Partition) -> TableRef:

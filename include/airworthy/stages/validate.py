@@ -55,6 +55,7 @@ class Validation(Strict):
         page: The page's path below `reports_dir`; the results as JSON are beside it.
     """
 
+    partition: str
     raw: TableRef
     quarantine: TableRef | None
     repairs: TableRef | None = None
@@ -91,6 +92,7 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
     if settled.changed:
         outcomes = _judged_again(outcomes, check(_frame(settled_content(store, raw, settled))))
     found = Validation(
+        partition=partition.key,
         raw=raw,
         quarantine=_store_rows(store, QUARANTINE, partition, settled.rows),
         repairs=_store_rows(store, REPAIRS, partition, settled.repaired),
@@ -156,7 +158,7 @@ def _judged_again(outcomes: list[Outcome], again: list[Outcome]) -> list[Outcome
 def _store_rows(store: Store, table: str, partition: Partition, rows: pa.Table) -> TableRef | None:
     if not rows.num_rows and store.version(table) is None:
         return None
-    return store.write(table, partition, rows)
+    return store.write(table, partition, rows, like=RAW, evolve=True)
 
 
 def _failure(outcome: Outcome) -> Failure:
@@ -208,7 +210,7 @@ def _write_reports(
         ]
         title = f"Failing rows ({min(SAMPLES, len(failed))} of {len(failed)} in quarantine)"
         sections.append(Section(title, table=((ROW, FAILED, *sample.columns), failing)))
-    write_page(page, f"{pipeline.name}: validation of {found.raw.partition}", sections)
+    write_page(page, f"{pipeline.name}: validation of {found.partition}", sections)
 
 
 def _expectation_row(outcome: Outcome) -> tuple[str, ...]:

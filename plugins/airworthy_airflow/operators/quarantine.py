@@ -14,43 +14,58 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.utils.types import DagRunType
 
 from airworthy.config import Pipeline
+from airworthy.errors import DataError
 from airworthy.partitions import write_duration
 from airworthy_airflow import links, reports
-from airworthy_airflow.moments import partition_of
+from airworthy_airflow.moments import partition_of, partitions_of
 from airworthy_airflow.operators.stage import StageOperator, final_errors
 
 _QUESTION = "question"
 
 
-class AskOperator(StageOperator, TriggerDagRunOperator):
-    """Starts `<pipeline>.quarantine` for a partition with rows that wait for a decision; else skips.
+class QuestionsOperator(StageOperator):
+    """Returns a run of `<pipeline>.quarantine` for each partition with rows that wait for a decision.
 
-    The run is named after the rows, so that they are asked about once however often their partition is
-    run again. No asset event does this, because Airflow joins several events into one run.
+    Runs after a partition that is blocked, too.
     """
 
-    def __init__(self, *, pipeline: Pipeline, **kwargs: Any) -> None:
-        super().__init__(
-            pipeline=pipeline,
-            trigger_dag_id=f"{pipeline.name}.quarantine",
-            logical_date=None,
-            skip_when_already_exists=True,
-            trigger_rule="all_done",  # also of a partition that is blocked
-            **kwargs,
-        )
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trigger_rule="all_done", **kwargs)
 
-    def execute(self, context: Any) -> None:
+    def execute(self, context: Any) -> list[dict[str, Any]]:
         from airworthy.stages.question import question
 
+        runs = []
         with final_errors():
-            partition = partition_of(context, self.pipeline)
-            asked = question(self.pipeline, partition, self.store)
-        if asked is None or not asked.waiting:
-            raise AirflowSkipException(f"No row of {partition.key} waits for a decision")
-        self.log.info("%s wait for a decision", asked)
-        self.conf = {"partition": partition.key}
-        self.trigger_run_id = asked.id
-        super().execute(context)
+            partitions = partitions_of(context, self.pipeline)
+        for partition in partitions:
+            try:
+                asked = question(self.pipeline, partition, self.store)
+            except DataError as not_validated:  # its own task has failed, and the others are asked about
+                self.log.warning("%s", not_validated)
+                continue
+            if asked is not None and asked.waiting:
+                self.log.info("%s: %s wait for a decision", partition.key, asked)
+                runs.append({"trigger_run_id": asked.id, "conf": {"partition": partition.key}})
+        return runs
+
+
+def ask(pipeline: Pipeline, validation: Any) -> None:
+    """Lets a DAG start `<pipeline>.quarantine` after `validation`, if the pipeline wants to be asked.
+
+    A run is named after the rows, so that they are asked about once however often their partition is run
+    again. No asset event does this, because Airflow joins several events into one run.
+    """
+    if not pipeline.quarantine.ask:
+        return
+    questions = QuestionsOperator(task_id="questions", pipeline=pipeline)
+    validation.set_downstream(questions)
+    TriggerDagRunOperator.partial(
+        task_id="ask",
+        trigger_dag_id=f"{pipeline.name}.quarantine",
+        logical_date=None,
+        skip_when_already_exists=True,
+    ).expand_kwargs(questions.output)
 
 
 class DecideRowsOperator(StageOperator, HITLOperator):
@@ -125,7 +140,7 @@ class ApplyOperator(StageOperator):
         super().__init__(**kwargs)
         self.answer = answer
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def execute(self, context: Any) -> list[dict[str, Any]]:
         from airworthy.stages.question import Question, decide
 
         asked = Question.model_validate(self.answer["question"])
@@ -142,4 +157,4 @@ class ApplyOperator(StageOperator):
                 run=context["run_id"],
             )
         self.log.info("%s: %s", asked, made)
-        return asked.raw.model_dump(mode="json")
+        return [asked.raw.model_dump(mode="json")]
