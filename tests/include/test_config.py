@@ -56,6 +56,18 @@ def test_a_short_file_gets_every_default(folder: Path) -> None:
     assert found.target.kind() == "serving" and found.features is None
 
 
+def test_quarantine_declares_who_is_asked_and_what_may_be_done(folder: Path) -> None:
+    declared = {"ask": True, "repairs": {"tidy": "json:loads"}, "answer_within": "2 days", "assigned_users": ["ann"]}
+    found = load_pipeline(write(folder, {**GOOD, "quarantine": declared})).quarantine
+    assert found.ask and found.options == ["drop", "repair: tidy", "release"]
+    (line,) = lines(folder, quarantine={"repairs": {"Tidy up": "json:loads"}})
+    assert line.startswith("quarantine.repairs.Tidy up")
+    (line,) = lines(folder, quarantine={"repairs": {"tidy": "no_such_module:tidy"}})
+    assert "quarantine.repairs.tidy" in line and "'no_such_module', which cannot be imported" in line
+    (line,) = lines(folder, quarantine={"answer_within": "0 days"})
+    assert line.startswith("quarantine.answer_within must be longer than nothing")
+
+
 def test_a_key_without_a_value_is_a_key_left_out(folder: Path) -> None:
     text = yaml.safe_dump(GOOD) + "checks:\ntune:\nfeatures:\n"
     assert load_pipeline(write(folder, text)) == load_pipeline(write(folder, GOOD))

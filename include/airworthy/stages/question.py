@@ -200,7 +200,7 @@ def sample(pipeline: Pipeline, rows: pa.Table, limit: int | None, columns: int |
     told = [name for name in names if re.search(rf"[(, ]{re.escape(name)}[,)]", reasons)]
     first = dict.fromkeys([*told, *pipeline.key, pipeline.time, pipeline.label.column, *names])
     shown = [ROW, *([DECISION] if DECISION in rows.column_names else []), FAILED, *list(first)[:columns]]
-    personal = set(getattr(pipeline, "pii", ()))
+    personal = set(pipeline.pii)
     cells = rows.slice(0, limit).select(shown).to_pylist()
     return [shown, *([MASK if name in personal else _text(row[name]) for name in shown] for row in cells)]
 
