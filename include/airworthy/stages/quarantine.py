@@ -133,12 +133,14 @@ def content(
 
 
 def rows_at(store: Store, raw: TableRef, positions: np.ndarray) -> pa.Table:
-    """Returns the raw rows at these positions, which ascend."""
+    """Returns the raw rows at these positions, which ascend; no more is read than that takes."""
     start, parts = 0, []
     for chunk in _raw_chunks(store, raw):
         low, high = np.searchsorted(positions, [start, start + len(chunk)])
         parts.append(chunk.take(positions[low:high] - start))
         start += len(chunk)
+        if high == len(positions):
+            break
     return pa.concat_tables(parts)
 
 
