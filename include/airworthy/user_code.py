@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import traceback
@@ -26,6 +27,13 @@ def call(function: str, *arguments: Any) -> Any:
     except Exception as error:
         rule = f"must not raise, but raised {type(error).__name__}: {error}"
         raise DataError(function, rule, hint=_place(function, error)) from error
+
+
+def digest(function: str) -> str:
+    """Returns the SHA-256 of the source of the module that a function written as `module:function` is in."""
+    module = importlib.util.find_spec(function.partition(":")[0])
+    assert module is not None and module.origin is not None
+    return hashlib.sha256(Path(module.origin).read_bytes()).hexdigest()
 
 
 def _find(function: str) -> Callable[..., Any]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import glob
 import zlib
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import field_validator
 
+from airworthy.connections import Connections
 from airworthy.errors import DataError
 from airworthy.partitions import Partition
 from airworthy.profile import ROOT
-from airworthy.sources import Source
+from airworthy.sources import Extracted, Origin, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +41,9 @@ class Files(Source):
             raise ValueError(f"must end with {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}")
         return value
 
-    def extract(self, partition: Partition) -> pd.DataFrame:
+    def extract(self, partition: Partition, connections: Connections) -> Extracted:
         import pandas as pd
+        import pyarrow as pa
 
         pattern = self.glob.replace(_PLACE, glob.escape(partition.key))
         files = sorted(glob.glob(pattern, root_dir=ROOT, recursive=True))
@@ -52,7 +55,9 @@ class Files(Source):
             if differing := sorted(set(first) ^ set(map(str, frame.columns))):
                 rule = f"must have the same columns as {files[0]}"
                 raise DataError(file, rule, differing, "These are in one of the two only")
-        return pd.concat(frames.values(), ignore_index=True)
+        whole = pa.Table.from_pandas(pd.concat(frames.values(), ignore_index=True), preserve_index=False)
+        origins = tuple(Origin(file, sha256((ROOT / file).read_bytes()).hexdigest()) for file in files)
+        return Extracted(iter([whole]), origins)
 
 
 def _read(file: str) -> pd.DataFrame:

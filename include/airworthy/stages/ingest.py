@@ -7,6 +7,7 @@ import logging
 import pandas as pd
 
 from airworthy.config import Pipeline
+from airworthy.connections import Connections, from_environment
 from airworthy.errors import DataError, Problems
 from airworthy.partitions import Partition
 from airworthy.store import Store, TableRef
@@ -17,7 +18,9 @@ RESERVED = ("partition", "row", "failed")
 log = logging.getLogger(__name__)
 
 
-def ingest(pipeline: Pipeline, partition: Partition, store: Store) -> TableRef:
+def ingest(
+    pipeline: Pipeline, partition: Partition, store: Store, connections: Connections = from_environment
+) -> TableRef:
     """Leaves the source's rows in one partition of `raw`; the time column becomes UTC.
 
     Raises:
@@ -25,7 +28,7 @@ def ingest(pipeline: Pipeline, partition: Partition, store: Store) -> TableRef:
         Problems: Columns are missing, times are outside the partition, or the table's columns differ.
     """
     where = f"{RAW}[{partition.key}]"
-    frame = pipeline.source.extract(partition)
+    frame = pipeline.source.extract(partition, connections).frame()
     if problems := _column_problems(pipeline, where, frame):
         raise Problems(where, problems)
     if frame.empty:
