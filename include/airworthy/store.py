@@ -291,7 +291,7 @@ def _dataset(table: DeltaTable, partitions: Sequence[str] | None, chosen: ds.Exp
     whole = table.to_pyarrow_dataset()
     wanted = ds.scalar(True) if chosen is None else chosen
     if partitions is not None:
-        wanted &= ds.field(PARTITION).isin(list(partitions))
+        wanted &= ds.field(PARTITION).isin(pa.array(list(partitions), pa.string()))  # of no partitions too
     fragments = sorted(
         whole.get_fragments(filter=wanted),
         key=lambda fragment: (ds.get_partition_keys(fragment.partition_expression)[PARTITION], fragment.path),
