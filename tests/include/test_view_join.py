@@ -174,7 +174,7 @@ def test_what_does_not_fit_the_raw_rows_is_told_at_once(store: Store) -> None:
     raw = flights([("A", at(3))]).drop_columns("origin").append_column("origin", pa.array([7]))
     with (
         join_views(pipeline(), DAYS[0], store) as join,
-        pytest.raises(Problems, match="origin: must be of one type in the view, where it is string, .* Got 'int64'"),
+        pytest.raises(Problems, match=r"origin: must be of one type in the view, where it is string, .* Got 'int64'"),
     ):
         join(raw)
 
