@@ -115,3 +115,32 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise TypeError("extra must be a mapping")
     return found
+
+
+def s3(connection: Connection | None) -> Any:
+    """Returns pyarrow's file system for S3, with a connection's credentials or the machine's own."""
+    from pyarrow.fs import S3FileSystem
+
+    given = {} if connection is None else dict(connection.options)
+    address = urlsplit(given.get("endpoint_url", ""))
+    named = {
+        "access_key": given.get("access_key_id"),
+        "secret_key": given.get("secret_access_key"),
+        "session_token": given.get("session_token"),
+        "region": given.get("region"),
+        "endpoint_override": address.netloc,
+        "scheme": address.scheme,
+    }
+    return S3FileSystem(
+        **{name: value for name, value in named.items() if value}, connect_timeout=10, request_timeout=60
+    )
+
+
+def storage_options(connection: Connection | None) -> dict[str, str]:
+    """Returns a connection's options as the `deltalake` package names them."""
+    given = {} if connection is None else dict(connection.options)
+    endpoint = given.pop("endpoint_url", "")
+    found = {f"AWS_{name.upper()}": value for name, value in given.items()}
+    if endpoint:
+        found |= {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http:")).lower()}
+    return found

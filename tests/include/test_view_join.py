@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airworthy.columns import TIMESTAMP
 from airworthy.config import Pipeline
-from airworthy.content import TIMESTAMP
 from airworthy.errors import DataError, Problems
 from airworthy.stages.view_join import VIEWS, join_views, joined_as_processed
 from airworthy.store import Store

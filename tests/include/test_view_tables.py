@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from airworthy.columns import TIMESTAMP
 from airworthy.connections import from_environment
-from airworthy.content import TIMESTAMP
 from airworthy.errors import DataError, Problems, ServiceError
 from airworthy.online import entity, microseconds
 from airworthy.partitions import Partition

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from airworthy.columns import TIMESTAMP
 from airworthy.config import Pipeline
-from airworthy.content import TIMESTAMP
 from airworthy.partitions import Partition, parse_key
 from airworthy.stages.view_join import join_views
 from airworthy.store import Store

@@ -77,3 +77,11 @@ class Source(Kind):
             ServiceError: The service that has the rows does not answer.
         """
         return True
+
+    def awaited(self, partition: Partition) -> str:
+        """Returns what `available` looks for, in words."""
+        return f"the rows of {partition.key}"
+
+    def connection_ids(self) -> tuple[str, ...]:
+        """Returns the ids that `extract` and `available` ask `connections` for."""
+        return ()

@@ -10,10 +10,9 @@ from airworthy.connections import Connections
 from airworthy.errors import DataError
 from airworthy.partitions import Partition
 from airworthy.sources import Extracted, Origin, Source
-from airworthy.user_code import call, digest
+from airworthy.user_code import call, digest, drawn
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 
@@ -37,11 +36,15 @@ class Python(Source):
         return Extracted(self._tables(found), (Origin(self.function, digest(self.function)),))
 
     def _tables(self, frames: Iterator[Any]) -> Iterator[pa.Table]:
-        for frame in frames:
-            yield _table(self.function, frame)
+        from airworthy.columns import settled
 
+        return settled(self.function, (self._table(frame) for frame in drawn(self.function, frames)))
 
-def _table(function: str, frame: pd.DataFrame) -> pa.Table:
-    import pyarrow as pa
+    def _table(self, frame: Any) -> pa.Table:
+        import pandas as pd
 
-    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+        from airworthy.columns import from_frame, normal
+
+        if not isinstance(frame, pd.DataFrame):
+            raise DataError(self.function, "must give pandas DataFrames only", type(frame).__name__)
+        return normal(self.function, from_frame(self.function, frame))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from dataclasses import asdict
 
-import pandas as pd
+import pyarrow as pa
 
 from airworthy.config import Pipeline
 from airworthy.connections import Connections, from_environment
 from airworthy.errors import DataError, Problems
 from airworthy.partitions import Partition
+from airworthy.stages.event_time import utc_times
+from airworthy.stages.view_tables import ingest_views
 from airworthy.store import Store, TableRef
 
 RAW = "raw"
@@ -21,27 +25,38 @@ log = logging.getLogger(__name__)
 def ingest(
     pipeline: Pipeline, partition: Partition, store: Store, connections: Connections = from_environment
 ) -> TableRef:
-    """Leaves the source's rows in one partition of `raw`; the time column becomes UTC.
+    """Leaves the source's rows in one partition of `raw`, and those of the views in theirs; times become UTC.
 
     Raises:
         DataError: The source has no rows for the partition, or cannot be read.
         Problems: Columns are missing, times are outside the partition, or the table's columns differ.
+        ServiceError: A view's online store does not answer.
     """
+    ingest_views(pipeline, partition, store, connections)
     where = f"{RAW}[{partition.key}]"
-    frame = pipeline.source.extract(partition, connections).frame()
-    if problems := _column_problems(pipeline, where, frame):
-        raise Problems(where, problems)
-    if frame.empty:
-        hint = f"The source gave none from {partition.start:%Y-%m-%d %H:%M} to {partition.end:%Y-%m-%d %H:%M} UTC"
-        raise DataError(where, "must have rows", hint=hint)
-    frame = frame.assign(**{pipeline.time: _times(f"{where}: {pipeline.time}", frame[pipeline.time], partition)})
-    ref = store.write(RAW, partition, frame)
+    extracted = pipeline.source.extract(partition, connections)
+    facts = {"origins": [asdict(origin) for origin in extracted.origins]}
+    ref = store.write(RAW, partition, _checked(pipeline, partition, where, extracted.rows), facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 
 
-def _column_problems(pipeline: Pipeline, where: str, frame: pd.DataFrame) -> list[DataError]:
-    there = list(map(str, frame.columns))
+def _checked(pipeline: Pipeline, partition: Partition, where: str, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yields the rows with their times in UTC; an exception here leaves the table as it was."""
+    count = 0
+    for chunk in rows:
+        if problems := _column_problems(pipeline, where, chunk.column_names):
+            raise Problems(where, problems)
+        count += chunk.num_rows
+        position = chunk.column_names.index(pipeline.time)
+        times = utc_times(f"{where}: {pipeline.time}", chunk[position].to_pandas(), partition)
+        yield chunk.set_column(position, pipeline.time, pa.array(times))
+    if not count:
+        hint = f"The source gave none from {partition.start:%Y-%m-%d %H:%M} to {partition.end:%Y-%m-%d %H:%M} UTC"
+        raise DataError(where, "must have rows", hint=hint)
+
+
+def _column_problems(pipeline: Pipeline, where: str, there: list[str]) -> list[DataError]:
     problems = []
     roles = {"time": [pipeline.time], "key": pipeline.key, "label": [pipeline.label.column]}
     for role, names in roles.items():
@@ -51,18 +66,3 @@ def _column_problems(pipeline: Pipeline, where: str, frame: pd.DataFrame) -> lis
                 problems.append(DataError(f"{where}: {name}", rule, hint=f"The source gives {', '.join(there)}"))
     rule = "is a name the tables use themselves; rename the column"
     return problems + [DataError(f"{where}: {name}", rule) for name in RESERVED if name in there]
-
-
-def _times(where: str, times: pd.Series[pd.Timestamp], partition: Partition) -> pd.Series[pd.Timestamp]:
-    try:
-        utc = pd.to_datetime(times, utc=True, format=None if times.dtype.kind == "M" else "ISO8601")
-    except (ValueError, TypeError) as error:
-        raise DataError(where, "must hold times, as timestamps or in ISO 8601", str(error)) from None
-    if missing := int(utc.isna().sum()):
-        raise DataError(where, "must not be missing in any row", f"{missing} rows without")
-    outside = utc[(utc < partition.start) | (utc >= partition.end)]
-    if len(outside):
-        rule = f"must be in [{partition.start:%Y-%m-%d %H:%M}, {partition.end:%Y-%m-%d %H:%M}) UTC"
-        hint = f"{len(outside)} of {len(utc)} rows are outside; filter by start and end, and mind the time zone"
-        raise DataError(where, rule, str(outside.iloc[0]), hint)
-    return utc

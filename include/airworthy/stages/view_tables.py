@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from airworthy.config import Pipeline
 from airworthy.connections import Connections, from_environment
-from airworthy.content import TIMESTAMP, normal
 from airworthy.errors import DataError, Problems
 from airworthy.online import Latest, entity, microseconds
 from airworthy.partitions import Partition
+from airworthy.stages.event_time import utc_times
 from airworthy.store import Store, TableRef, chunks
 from airworthy.views import View, view_table
 
@@ -47,7 +47,7 @@ def ingest_views(
             log.info("%s: no rows, and none before", where)
             continue
         rows = checked if first is None else _chain(first, checked)
-        facts = {"origins": [[origin.name, origin.version, origin.size] for origin in extracted.origins]}
+        facts = {"origins": [asdict(origin) for origin in extracted.origins]}
         ref = store.write(table, partition, rows, facts=facts)
         log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
         if ref.rows:
@@ -107,23 +107,5 @@ def _checked(where: str, view: View, partition: Partition, rows: Iterable[pa.Tab
             raise Problems(where, [DataError(f"{where}: {name}", rule, hint=hint) for name in missing])
         if chunk.num_rows:
             chosen = chunk.select(wanted)
-            moments = _moments(f"{where}: {view.time}", chosen[view.time], partition)
-            yield chosen.set_column(wanted.index(view.time), view.time, moments)
-
-
-def _moments(where: str, column: pa.ChunkedArray, partition: Partition) -> pa.ChunkedArray:
-    if not pa.types.is_timestamp(column.type):
-        try:
-            column = pa.chunked_array([pa.array(pd.to_datetime(column.to_pandas(), utc=True, format="ISO8601"))])
-        except (ValueError, TypeError) as error:
-            raise DataError(where, "must hold times, as timestamps or in ISO 8601", str(error)) from None
-    column = normal(column)
-    if column.null_count:
-        raise DataError(where, "must not be missing in any row", f"{column.null_count} rows without")
-    start, end = pa.scalar(partition.start, TIMESTAMP), pa.scalar(partition.end, TIMESTAMP)
-    outside = pc.or_(pc.less(column, start), pc.greater_equal(column, end))
-    if count := pc.sum(outside).as_py():
-        rule = f"must be in [{partition.start:%Y-%m-%d %H:%M}, {partition.end:%Y-%m-%d %H:%M}) UTC"
-        hint = f"{count} of {len(column)} rows are outside; filter by start and end, and mind the time zone"
-        raise DataError(where, rule, str(column.filter(outside)[0].as_py()), hint)
-    return column
+            times = utc_times(f"{where}: {view.time}", chosen[view.time].to_pandas(), partition)
+            yield chosen.set_column(wanted.index(view.time), view.time, pa.array(times))
