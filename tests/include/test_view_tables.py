@@ -68,7 +68,7 @@ def test_times_become_utc_and_only_what_the_view_declares_is_kept(store: Store, 
         assert found.column_names == ["origin", "observed_at", "temp", "partition"]
         assert found["observed_at"].to_pylist() == [at(0), at(23)]
     (write,) = store.history(TABLE)  # three ways to write the same rows
-    assert [name for name, *_ in write.facts["origins"]] == ["given_weather:extract"]
+    assert [origin["name"] for origin in write.facts["origins"]] == ["given_weather:extract"]
 
 
 def test_what_is_wrong_with_a_views_rows_is_told_and_nothing_is_written(store: Store, give: Give) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -43,28 +46,35 @@ class _File:
         self._where = f"online store {file.name}"
 
     def write(self, view: str, rows: Iterable[Latest]) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._connected("rwc") as connection, connection:
-            connection.execute("PRAGMA journal_mode = WAL")  # readers do not wait for a writer
-            connection.execute(_CREATE)
-        with self._connected("rw") as connection, connection:
+        if not self._file.exists():
+            self._create()
+        with self._connected(self._file, "rw") as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(_WRITE, ((view, *row) for row in rows))
 
     def read(self, view: str, entities: Sequence[str]) -> dict[str, tuple[int, str]]:
-        with self._connected("ro") as connection:
+        with self._connected(self._file, "ro") as connection:
             found = connection.execute(_READ, (view, json.dumps(entities))).fetchall()
             if not found and not connection.execute(_HOLDS, (view,)).fetchone():
                 raise nothing_of(view, self._where)
         return {entity: (time, content) for entity, time, content in found}
 
+    def _create(self) -> None:
+        """Leaves a file that is complete from the moment it is there; of several made at once the first one stays."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".online-", dir=self._file.parent) as folder:
+            made = Path(folder, "new.db")
+            with self._connected(made, "rwc") as connection:
+                connection.execute("PRAGMA journal_mode = WAL")  # readers do not wait for a writer
+                connection.execute(_CREATE)
+            with contextlib.suppress(FileExistsError):
+                os.link(made, self._file)
+
     @contextmanager
-    def _connected(self, mode: str) -> Iterator[sqlite3.Connection]:
+    def _connected(self, file: Path, mode: str) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(f"{self._file.as_uri()}?mode={mode}", uri=True, timeout=60)) as connection:
+            with closing(sqlite3.connect(f"{file.as_uri()}?mode={mode}", uri=True, timeout=60)) as connection:
                 yield connection
         except sqlite3.Error as error:
             rule = "must be a database that a view's rows were published to"
-            raise ServiceError(
-                f"online store {self._file.name}", rule, str(error), "Run the pipeline's ingest"
-            ) from None
+            raise ServiceError(self._where, rule, str(error), "Run the pipeline's ingest") from None
