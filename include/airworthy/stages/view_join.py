@@ -1,6 +1,7 @@
 """Joins feature views to raw rows as of each row's own time, so that no feature knows more than was known then.
 
-DuckDB's ASOF JOIN does the work: its tables may be larger than memory, and chunks of raw rows pass through one by one.
+Chunks of raw rows pass through one by one. DuckDB's ASOF JOIN would sort the whole view again for each of them; here it
+is sorted once.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from airworthy.config import Pipeline
-from airworthy.content import Types
+from airworthy.content import CHUNK, Types
 from airworthy.errors import DataError, Problems
 from airworthy.online import microseconds
 from airworthy.partitions import Partition, parse_key, partition_at
@@ -96,13 +100,17 @@ def join_views(
     import duckdb
 
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="airworthy-"))
-        settings: dict[str, Any] = {"memory_limit": MEMORY, "temp_directory": folder, "threads": os.cpu_count() or 1}
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="airworthy-")))
+        settings: dict[str, Any] = {
+            "memory_limit": MEMORY,
+            "temp_directory": str(folder),
+            "threads": os.cpu_count() or 1,
+        }
         connection = stack.enter_context(duckdb.connect(":memory:", config=settings))
         readers = []
         for number, (name, view) in enumerate(pipeline.views.items()):
             version = (versions or {}).get(view_table(name))
-            reader = _Reader(connection, f"view_{number}", view, view_table(name), store, version)
+            reader = _Reader(connection, folder, f"view_{number}", view, view_table(name), store, version)
             reader.load(pipeline, partition, store)
             readers.append(reader)
         yield ViewJoin(pipeline, readers)
@@ -138,18 +146,22 @@ def joined_as_processed(pipeline: Pipeline, raw: pd.DataFrame, store: Store, ver
 
 
 class _Reader:
-    """One view in DuckDB: per entity what was known last before the partition, and what became known in it.
+    """One view: per entity what was known last before the partition, and what became known in it.
 
-    Columns go by number there, so that no name can break a query; moments are whole microseconds, so no time zone
-    has a say.
+    DuckDB sorts this once, by entity and time, into a file that is mapped and not read into memory; then each row of
+    a chunk is searched for in it. Columns go by number there, so that no name can break a query; moments are whole
+    microseconds, so no time zone has a say.
     """
 
-    def __init__(self, connection: Any, name: str, view: View, table: str, store: Store, version: int | None) -> None:
+    def __init__(
+        self, connection: Any, folder: Path, name: str, view: View, table: str, store: Store, version: int | None
+    ) -> None:
         version = store.version(table) if version is None else version
         if version is None:
             hint = "The first partition with rows gives its columns their types: ingest that one first"
             raise DataError(table, "must have had rows before it can be joined", hint=hint)
         self._connection = connection
+        self._file = folder / name
         self._name = name
         self._keys = [f"k{number}" for number in range(len(view.key))]
         self._values = [f"c{number}" for number in range(len(view.columns))]
@@ -160,12 +172,34 @@ class _Reader:
         self.types: Types = {}
 
     def load(self, pipeline: Pipeline, partition: Partition, store: Store) -> None:
-        """Leaves the rows that the partition's raw rows may see in a table of DuckDB."""
+        """Leaves the rows that the partition's raw rows may see sorted, and each entity's place among them."""
         start, end = microseconds(partition.start), microseconds(partition.end)
         oldest = "" if self.view.age is None else partition_at(pipeline.partition, partition.start - self.view.age).key
         wanted = [key for key in store.partitions(self.table, self.version) if oldest <= key <= partition.key]
         rows = store.scan(self.table, partitions=wanted, version=self.version)
         self.types = {field.name: field.type for field in rows.schema}
+        keys = ", ".join(self._keys)
+        known = " AND ".join([*(f"{key} IS NOT NULL" for key in self._keys), f"t < {end}"])
+        if self._age is not None:
+            known += f" AND t >= {start - self._age}"
+        values = ", ".join(f"{name} := {name}" for name in self._values)
+        self._connection.register("given", self._numbered(rows))
+        self._connection.execute(f"""
+            CREATE TABLE known AS
+            SELECT {keys}, max(t) AS t, arg_max(struct_pack({values}), (t, "row")) AS v
+            FROM given WHERE {known} GROUP BY {keys}, CASE WHEN t >= {start} THEN t END
+        """)
+        self._connection.unregister("given")
+        self._connection.execute(f"""
+            CREATE TABLE {self._name} AS
+            SELECT {keys}, (sum(n) OVER (ORDER BY {keys}) - n)::BIGINT AS "first", n
+            FROM (SELECT {keys}, count(*) AS n FROM known GROUP BY {keys})
+        """)
+        chosen = ", ".join(f"v.{name}" for name in self._values)
+        self._keep(self._connection.sql(f"SELECT t, {chosen} FROM known ORDER BY {keys}, t"))
+        self._connection.execute("DROP TABLE known")
+
+    def _numbered(self, rows: ds.Dataset) -> pa.RecordBatchReader:
         names = [*self.view.key, *self.view.columns]
         fields = [*zip([*self._keys, *self._values], (self.types[name] for name in names), strict=True)]
         schema = pa.schema([*fields, ("t", pa.int64()), ("row", pa.int64())])
@@ -175,41 +209,58 @@ class _Reader:
             for chunk in chunks(rows, [*names, self.view.time]):
                 columns = [chunk[name] for name in names]
                 moments = chunk[self.view.time].cast(pa.int64())
-                numbers = pa.array(range(row, row + chunk.num_rows), pa.int64())
+                numbers = pa.array(np.arange(row, row + chunk.num_rows))
                 yield from pa.table([*columns, moments, numbers], schema=schema).to_batches()
                 row += chunk.num_rows
 
-        keys = ", ".join(self._keys)
-        known = " AND ".join([*(f"{key} IS NOT NULL" for key in self._keys), f"t < {end}"])
-        if self._age is not None:
-            known += f" AND t >= {start - self._age}"
-        values = ", ".join(f"{name} := {name}" for name in self._values)
-        self._connection.register("given", pa.RecordBatchReader.from_batches(schema, batches()))
-        self._connection.execute(f"""
-            CREATE TABLE {self._name} AS
-            SELECT {keys}, max(t) AS t, arg_max(struct_pack({values}), (t, "row")) AS v
-            FROM given WHERE {known} GROUP BY {keys}, CASE WHEN t >= {start} THEN t END
-        """)
-        self._connection.unregister("given")
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def _keep(self, rows: Any) -> None:
+        schema = pa.schema([("t", pa.int64()), *((name, self.types[name]) for name in self.view.columns)])
+        with pa.OSFile(str(self._file), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+            for batch in rows.to_arrow_reader(CHUNK):
+                out.write_table(pa.Table.from_batches([batch]).rename_columns(schema.names).cast(schema))
+        kept = pa.ipc.open_file(pa.memory_map(str(self._file))).read_all()
+        self._times = kept["t"].to_numpy()
+        self._known = kept.drop_columns("t")
 
     def join(self, chunk: pa.Table, time: str) -> pa.Table:
-        moments = chunk[time].cast(pa.int64())
         columns = [chunk[name] for name in self.view.key]
-        given = pa.table([*columns, moments, pa.array(range(chunk.num_rows))], names=[*self._keys, "t", "row"])
-        known = "TRUE" if self._age is None else f"v.t >= given.t - {self._age}"
-        values = ", ".join(f"CASE WHEN {known} THEN v.v.{name} END AS {name}" for name in self._values)
-        same = " AND ".join(f"given.{key} = v.{key}" for key in self._keys)
+        given = pa.table([*columns, pa.array(np.arange(chunk.num_rows))], names=[*self._keys, "row"])
+        same = " AND ".join(f"given.{key} = known.{key}" for key in self._keys)
         self._connection.register("given", given)
         found = self._connection.sql(f"""
-            SELECT {values} FROM given ASOF LEFT JOIN {self._name} AS v ON {same} AND given.t >= v.t
-            ORDER BY given."row"
+            SELECT coalesce(known."first", 0) AS "first", coalesce(known.n, 0) AS n
+            FROM given LEFT JOIN {self._name} AS known ON {same} ORDER BY given."row"
         """).to_arrow_table()
         self._connection.unregister("given")
-        if found.num_rows != chunk.num_rows:
-            raise DataError(self.table, f"must give each of {chunk.num_rows} rows one row", found.num_rows)
-        for short, name in zip(self._values, self.view.columns, strict=True):
-            chunk = chunk.append_column(name, found[short].cast(self.types[name]))
+        first, moments = found["first"].to_numpy(), chunk[time].cast(pa.int64()).to_numpy()
+        place = _search(self._times, first, first + found["n"].to_numpy(), moments)
+        missing = place < first
+        if self._age is not None and len(self._times):
+            missing |= moments - self._times[place] > self._age
+        values = self._known.take(pa.array(place, mask=missing))
+        for name in self.view.columns:
+            chunk = chunk.append_column(name, values[name])
         return chunk
+
+
+def _search(times: np.ndarray, first: np.ndarray, end: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Returns the last place in `[first, end)` whose time is not after the moment, or `first - 1`: a binary search.
+
+    Args:
+        times: Ascending in each of the ranges.
+        first: Shape (n,).
+        end: Shape (n,).
+        moments: Shape (n,).
+    """
+    low, high = first.copy(), end.copy()
+    while (searched := np.flatnonzero(low < high)).size:
+        middle = (low[searched] + high[searched]) // 2
+        known = times[middle] <= moments[searched]
+        low[searched[known]] = middle[known] + 1
+        high[searched[~known]] = middle[~known]
+    return low - 1
 
 
 def _comparable(one: pa.DataType, other: pa.DataType) -> bool:
