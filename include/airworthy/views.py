@@ -7,7 +7,7 @@ row gets the values of its entity that were known at its own time: offline by `s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Self
 
@@ -78,18 +78,22 @@ def view_table(name: str) -> str:
     return f"view_{name}"
 
 
-def check_views(views: Mapping[str, View], taken: Mapping[str, str]) -> None:
+def check_views(views: Mapping[str, View], taken: Mapping[str, str], personal: Collection[str]) -> None:
     """Returns if no view's column would stand where another column does.
 
     Args:
         views: By name.
         taken: What the pipeline needs of its raw rows: the role of each column.
+        personal: Columns whose values must not be anywhere but in raw rows and in quarantine.
 
     Raises:
-        PydanticCustomError: A column is there twice, or a view is keyed by the label.
+        PydanticCustomError: A column is there twice or personal, or a view is keyed by the label.
     """
     given = {name: f"the {role} of the pipeline" for name, role in taken.items()}
     for view_name, view in views.items():
+        if found := sorted({*view.key, *view.columns} & set(personal)):
+            rule = "must not be personal (pii), because a view's table and its online store keep the values"
+            raise problem(rule, found, loc=("views", view_name))
         for name in view.key:
             if taken.get(name) == "label":
                 rule = "must not be the label, which no prediction has yet"

@@ -25,7 +25,7 @@ from airworthy.stages import view_tables
 from airworthy.stages.view_join import join_views
 from airworthy.stages.view_tables import ingest_views
 from airworthy.store import Store
-from view_pipeline import DAYS, TABLE, at, frame, joined, pipeline
+from view_pipeline import DAYS, TABLE, at, flights, frame, joined, pipeline
 
 SOURCE = {"python": {"function": "given_weather:extract"}}
 VIEW = "flights.weather"
@@ -107,6 +107,23 @@ def test_a_partition_without_rows_is_none_and_those_before_go_on_counting(store:
     assert ref.rows == 0
     assert joined(declared, store, DAYS[2], [("A", at(50))]) == [5]
     assert online("A") == {"A": (microseconds(at(25)), {"temp": 5})}
+
+
+def test_a_column_may_be_declared_later(store: Store, give: Give) -> None:
+    rows = frame([("A", at(1), 1)]).assign(wind=2.5)
+    give(rows)
+    ingest_views(pipeline(source=SOURCE), DAYS[0], store)
+    both = pipeline(source=SOURCE, columns=["temp", "wind"])
+    with (
+        pytest.raises(DataError, match=r"must have the view's columns. Got \['wind'\]"),
+        join_views(both, DAYS[0], store),
+    ):
+        pass
+    give(rows.assign(observed_at=at(25)))
+    ingest_views(both, DAYS[1], store)
+    with join_views(both, DAYS[1], store) as join:
+        found = join(flights([("A", at(24)), ("A", at(26))]))
+    assert found.select(["temp", "wind"]).to_pylist() == [{"temp": 1, "wind": None}, {"temp": 1, "wind": 2.5}]
 
 
 def test_late_rows_of_a_view_change_what_a_partition_gets(store: Store, give: Give) -> None:

@@ -67,6 +67,12 @@ def test_two_views_may_not_give_the_same_column(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("column", ["town", "temp"])
+def test_personal_columns_stay_out_of_views(folder: Path, column: str) -> None:
+    (line,) = lines(folder, pii=[column], views={"weather": WEATHER})
+    assert line.startswith("views.weather must not be personal (pii)")
+
+
 def test_a_views_name_becomes_that_of_a_table(folder: Path) -> None:
     (line,) = lines(folder, views={"../weather": WEATHER})
     assert "../weather" in line

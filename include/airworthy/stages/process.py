@@ -40,7 +40,8 @@ def process(pipeline: Pipeline, partition: Partition, validation: Validation, st
     with join_views(pipeline, partition, store) as join:
         facts = {"raw": validation.raw.version, "digest": validation.raw.digest, VIEWS: join.versions}
         rows = _rows(pipeline, partition, where, validation, store, join)
-        ref = store.write(FEATURES, partition, rows, like=RAW, facts=facts)
+        # Features that are the raw columns follow them; what code returns changes only when its table is made anew.
+        ref = store.write(FEATURES, partition, rows, like=RAW, evolve=pipeline.features is None, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 

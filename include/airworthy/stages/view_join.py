@@ -178,6 +178,9 @@ class _Reader:
         wanted = [key for key in store.partitions(self.table, self.version) if oldest <= key <= partition.key]
         rows = store.scan(self.table, partitions=wanted, version=self.version)
         self.types = {field.name: field.type for field in rows.schema}
+        if missing := [name for name in (*self.view.key, *self.view.columns) if name not in self.types]:
+            hint = "They are declared since: ingest the partition again"
+            raise DataError(f"{self.table}, version {self.version}", "must have the view's columns", missing, hint)
         keys = ", ".join(self._keys)
         known = " AND ".join([*(f"{key} IS NOT NULL" for key in self._keys), f"t < {end}"])
         if self._age is not None:

@@ -48,7 +48,7 @@ def ingest_views(
             continue
         rows = checked if first is None else _chain(first, checked)
         facts = {"origins": [asdict(origin) for origin in extracted.origins]}
-        ref = store.write(table, partition, rows, facts=facts)
+        ref = store.write(table, partition, rows, evolve=True, facts=facts)
         log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
         if ref.rows:
             publish(pipeline, name, partition, ref.version, store, connections)
