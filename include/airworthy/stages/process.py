@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +17,7 @@ from airworthy.stages.decisions import DROP
 from airworthy.stages.ingest import RAW
 from airworthy.stages.quarantine import DECISION, QUARANTINE, REPAIRS, ROW, WAITING, content, positions
 from airworthy.stages.validate import Validation
+from airworthy.stages.view_join import VIEWS, ViewJoin, join_views
 from airworthy.store import Store, TableRef
 
 FEATURES = "features"
@@ -26,35 +26,36 @@ log = logging.getLogger(__name__)
 
 
 def process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store) -> TableRef:
-    """Leaves key, time, label and features of a partition's good rows in `features`.
+    """Leaves key, time, label and features of a partition's good rows in `features`, joined to the views before.
 
     A label that is not known yet stays missing. `features` is called with a part of the rows at a time,
     because what it makes of a row may depend on that row only: serving calls it with single ones.
 
     Raises:
-        DataError: No good row is left, or the user's `features` raised.
-        Problems: What it returned cannot be features.
+        DataError: No good row is left, a view has had no rows yet, or the user's `features` raised.
+        Problems: What it returned cannot be features, or a view does not fit the rows.
     """
     where = f"{FEATURES}[{partition.key}]"
     if not validation.good_rows:
         raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")
-    facts: dict[str, Any] = {"raw": validation.raw.version, "digest": validation.raw.digest}
-    if validation.repairs is not None and validation.repairs.rows:
-        facts["repairs"] = validation.repairs.version
-    rows = _rows(pipeline, partition, where, validation, store)
-    # Features that are the raw columns follow them; what code returns changes only when its table is made anew.
-    ref = store.write(FEATURES, partition, rows, like=RAW, evolve=pipeline.features is None, facts=facts)
+    with join_views(pipeline, partition, store) as join:
+        facts = {"raw": validation.raw.version, "digest": validation.raw.digest, VIEWS: join.versions}
+        if validation.repairs is not None and validation.repairs.rows:
+            facts["repairs"] = validation.repairs.version
+        rows = _rows(pipeline, partition, where, validation, store, join)
+        # Features that are the raw columns follow them; what code returns changes only when its table is made anew.
+        ref = store.write(FEATURES, partition, rows, like=RAW, evolve=pipeline.features is None, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 
 
 def _rows(
-    pipeline: Pipeline, partition: Partition, where: str, validation: Validation, store: Store
+    pipeline: Pipeline, partition: Partition, where: str, validation: Validation, store: Store, join: ViewJoin
 ) -> Iterator[pa.Table]:
-    for chunk in _good_rows(partition, validation, store):
-        raw = chunk.to_pandas()
-        if raw.empty:
+    for good in _good_rows(partition, validation, store):
+        if not good.num_rows:
             continue
+        raw = join(good).to_pandas()
         identity = raw[list(dict.fromkeys([*pipeline.identity, pipeline.label.column]))]
         yield from_frame(where, pd.concat([identity, compute_features(pipeline, raw)], axis=1))
 
