@@ -73,7 +73,7 @@ label:
   matures_after: 2 days  # how long after the event the label is known; younger rows are not trained on
 
 # Personal columns, e.g. [recipient, street]. No model is given them, and no page, log or message shows a value
-# of them; only the tables `raw` and `quarantine` keep them, and all tables if they are in the key.
+# of them; only the tables `raw`, `quarantine` and `repairs` keep them, and all tables if they are in the key.
 pii: []
 
 # What happens to a partition whose columns, types, categories or share of missing values are not those of the schema
@@ -94,6 +94,15 @@ checks:
     - expect_column_values_to_be_between: {column: distance_km, min_value: 0, max_value: 500}
     - expect_column_values_to_not_be_null: {column: late}
     - expect_column_mean_to_be_between: {column: late, min_value: 0.02, max_value: 0.8}
+
+# A person decides what becomes of rows in quarantine, in $name.quarantine: drop, release, or repair by a function
+# of yours, e.g. `repairs: {in_kilograms: "pipelines.$name:in_kilograms"}`. `ask: true` lets the question come by
+# itself; without an answer they stay there. Only `assigned_users` may answer, or everybody who may edit runs.
+quarantine:
+  ask: false
+  repairs: {}
+  answer_within: 7 days
+  assigned_users: []
 
 # Raw rows in, features out; the same function is called in training and for live requests. Without this key
 # every column but key, time and label is a feature.

@@ -446,3 +446,17 @@ def test_the_command_decides_in_the_name_of_who_is_logged_in(world: World, heavy
     assert "trigger parcels.ingest with this partition" in second
     assert run(world, heavy).rows == 10
     assert first in list(command.shown(heavy, DAY.key, 5, profile(world)))
+
+
+def test_rows_too_many_to_list_block_whatever_was_decided_about_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airworthy.stages.validate.LISTED", 3)
+    known = {"expect_column_values_to_be_in_set": {"column": "service", "value_set": ["fast"]}}
+    world.rows = parcels(weight=GRAMS)
+    pipeline = shop(world, 0, known)  # three rows are too heavy, and six of a service that is not known
+    with pytest.raises(Problems, match="Got '6 of 10'"):
+        run(world, pipeline)
+    answer(world, pipeline, "drop")
+    with pytest.raises(Problems, match="Got '6 of 10'"):
+        run(world, pipeline)

@@ -99,7 +99,7 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
         rows=len(frame),
         bad_rows=bad,
         good_rows=len(frame) - bad + settled.going_on,
-        waiting_rows=settled.waiting + bad - len(failed),
+        waiting_rows=settled.waiting if _all_listed(outcomes) else bad,
         failures=tuple(map(_failure, (one for one in outcomes if one.status != "passed"))),
         page=page_path(pipeline, partition),
     )
@@ -143,6 +143,12 @@ def _bad_rows(frame: pd.DataFrame, outcomes: list[Outcome]) -> tuple[int, pd.Ser
                     titles.setdefault(row, []).append(outcome.title)
     listed = pd.Series({row: ", ".join(dict.fromkeys(titles[row])) for row in sorted(titles)}, dtype=object)
     return max(len(listed), unlisted), listed
+
+
+def _all_listed(outcomes: list[Outcome]) -> bool:
+    """Returns whether every failing row is known, so that nobody has decided about some without the others."""
+    failing = [one for one in outcomes if one.status == "failed" and one.is_row_level and not one.is_warning]
+    return all(one.rows is not None for one in failing)
 
 
 def _frame(rows: Iterator[pa.Table]) -> pd.DataFrame:
