@@ -1,4 +1,4 @@
-"""<pipeline>.ingest: ingest -> validate -> process, one partition a run."""
+"""<pipeline>.ingest: (wait ->) ingest -> validate -> process, one partition a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from airworthy_airflow.operators import (
     IngestOperator,
     ProcessOperator,
     ValidateOperator,
+    WaitOperator,
 )
 
 for pipeline in declared("ingest"):
@@ -22,6 +23,8 @@ for pipeline in declared("ingest"):
         max_active_runs=4,
     ):
         raw = IngestOperator(task_id="ingest", pipeline=pipeline)
+        if pipeline.wait is not None:
+            WaitOperator(task_id="wait", pipeline=pipeline) >> raw
         validation = ValidateOperator(task_id="validate", pipeline=pipeline, raw=raw.output)
         ProcessOperator(
             task_id="process",

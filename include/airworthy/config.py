@@ -34,6 +34,7 @@ from airworthy.models import Model
 from airworthy.partitions import Duration, Grain, parse_duration, utc, write_duration
 from airworthy.sources import Source
 from airworthy.targets import Target
+from airworthy.wait import Wait
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 # Columns that the tables of a pipeline have of their own.
@@ -157,7 +158,9 @@ def _window(value: Any) -> Any:
     try:
         return parse_duration(value)
     except ValueError:
-        raise ValueError("must be `expanding`, or a whole number of hours, days, weeks or months") from None
+        raise ValueError(
+            "must be `expanding`, or a whole number of seconds, minutes, hours, days, weeks or months"
+        ) from None
 
 
 Window = Annotated[Literal["expanding"] | Duration, BeforeValidator(_window)]
@@ -214,6 +217,7 @@ class Pipeline(Strict):
     partition: Grain = "day"
     catchup: bool = False
     source: Annotated[Source, _kind("sources"), _as_written]
+    wait: Wait | None = None
     time: Column
     key: tuple[Column, ...] = Field(min_length=1)
     label: Label

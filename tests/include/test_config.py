@@ -88,7 +88,7 @@ def test_three_errors_give_three_lines(folder: Path) -> None:
 
 
 METRICS = "roc_auc, average_precision, log_loss, accuracy"
-SPAN = "a whole number of hours, days, weeks or months"
+SPAN = "a whole number of seconds, minutes, hours, days, weeks or months"
 RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`."
 
 

@@ -105,5 +105,7 @@ def test_a_month_is_a_calendar_month() -> None:
 
 @pytest.mark.parametrize("value", ["", "soon", "1.5 days", "-1 day", "3 fortnights", "1 day ", 3, None])
 def test_other_durations_are_refused(value: object) -> None:
-    with pytest.raises(ValidationError, match="must be a whole number of hours, days, weeks or months"):
+    with pytest.raises(
+        ValidationError, match="must be a whole number of seconds, minutes, hours, days, weeks or months"
+    ):
         DURATION.validate_python(value)

@@ -1,13 +1,59 @@
-"""Operators of `<pipeline>.ingest`: ingest, validate, process."""
+"""Operators of `<pipeline>.ingest`: wait, ingest, validate, process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+from airflow.sdk.exceptions import AirflowFailException
+
+from airworthy.errors import DataError, ServiceError
+from airworthy.partitions import span, utc, write_duration
 from airworthy_airflow import assets, links, reports
 from airworthy_airflow.moments import partition_of
 from airworthy_airflow.operators.stage import StageOperator, final_errors
+from airworthy_airflow.triggers import AvailableTrigger
+
+
+class WaitOperator(StageOperator):
+    """Succeeds once the source has the partition's data; until then it holds no worker slot.
+
+    It fails when `wait.timeout` has passed since the run began.
+    """
+
+    def execute(self, context: Any) -> None:
+        with final_errors():
+            partition = partition_of(context, self.pipeline)
+            wait = self.pipeline.wait
+            assert wait is not None
+            began = utc(context["dag_run"].start_date or datetime.now(UTC))
+            trigger = AvailableTrigger(
+                pipeline=self.pipeline.name,
+                partition=partition.key,
+                deadline=(began + wait.timeout).isoformat(),
+                every=span(wait.every).total_seconds(),
+            )
+            try:
+                there = self.pipeline.source.available(partition, self.connections)
+            except ServiceError as error:  # it may answer by the time of the next look
+                self.log.warning("%s", error)
+                there = False
+            if not there:
+                self.defer(trigger=trigger, method_name="end")
+
+    def end(self, context: Any, event: dict[str, str]) -> None:
+        """Ends the task with what the trigger found out."""
+        if event["status"] == "there":
+            return
+        if event["status"] == "failed":
+            raise AirflowFailException(event["told"])
+        partition, wait = partition_of(context, self.pipeline), self.pipeline.wait
+        assert wait is not None
+        where, hint = f"source[{partition.key}]", f"{event['told']}Clear the task once it is there, to wait anew"
+        rule = f"must be there within {write_duration(wait.timeout)} of the run's start, as `wait.timeout` says"
+        error = DataError(where, f"{self.pipeline.source.awaited(partition)} {rule}", hint=hint)
+        raise AirflowFailException(str(error))
 
 
 class IngestOperator(StageOperator):
@@ -17,7 +63,7 @@ class IngestOperator(StageOperator):
         from airworthy.stages.ingest import ingest
 
         with final_errors():
-            raw = ingest(self.pipeline, partition_of(context, self.pipeline), self.store)
+            raw = ingest(self.pipeline, partition_of(context, self.pipeline), self.store, self.connections)
         return raw.model_dump(mode="json")
 
 

@@ -10,8 +10,10 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airworthy.config import Pipeline
+from airworthy.connections import Connections
 from airworthy.errors import AirworthyError, ConflictError, ServiceError
 from airworthy.profile import Profile, load_profile
+from airworthy_airflow import connections
 
 if TYPE_CHECKING:
     from airworthy.store import Store
@@ -36,6 +38,11 @@ class StageOperator(BaseOperator):
         from airworthy.store import Store
 
         return Store(self.profile.store_uri, self.pipeline.name)
+
+    @property
+    def connections(self) -> Connections:
+        """Resolves the connection ids that a source names, through Airflow."""
+        return connections.resolve
 
 
 @contextmanager
