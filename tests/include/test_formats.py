@@ -244,16 +244,23 @@ def limited(file: Path) -> tuple[str, int]:
 
 def gibibyte(start: bytes, unit: bytes) -> bytes:
     """Returns about 1 MB of gzip that unpacks to 1 GiB."""
-    return gzip.compress(start) + gzip.compress(unit * ((64 << 20) // len(unit)), 1) * 16
+    return gzip.compress(start) + gzip.compress(unit * ((64 << 20) // len(unit))) * 16
 
 
+UNPACKED = "must not unpack to more than 200 times its size of"
 BOMBS = {
     "cell.csv.gz": (gibibyte(b"a,b\n1,", b"0"), "must not have a value of more than 16,777,216 bytes"),
     "quoted.csv.gz": (gibibyte(b'a,b\n1,"', b"0\n"), "must not have a value of more than 16,777,216 bytes"),
-    "rows.csv.gz": (gibibyte(b"a,b\n", b"0,0\n"), "must not unpack to more than 200 times its size of"),
+    "rows.csv.gz": (
+        gibibyte(b"a,b\n", b"0," + b"0" * 1021 + b"\n"),
+        "must not unpack to more than 200 times its size of",
+    ),
     "header.csv.gz": (gibibyte(b"", b"a"), "must not have a value of more than 16,777,216 bytes"),
     "cell.jsonl.gz": (gibibyte(b'{"a": "', b"0"), "must not have a value of more than 16,777,216 bytes"),
-    "rows.jsonl.gz": (gibibyte(b"", b'{"a": 0}\n'), "must not unpack to more than 200 times its size of"),
+    "rows.jsonl.gz": (
+        gibibyte(b"", b'{"a": "' + b"0" * 1014 + b'"}\n'),
+        "must not unpack to more than 200 times its size of",
+    ),
 }
 
 

@@ -51,10 +51,10 @@ def _end_of_rows(block: bytes, *, quotes: bool) -> int:
     if not quotes:
         return end + 1
     inside = block.count(b'"', 0, end + 1) % 2
-    while end >= 0 and inside:
-        earlier = block.rfind(b"\n", 0, end)
-        inside = (inside + block.count(b'"', earlier + 1, end)) % 2
-        end = earlier
+    while inside:
+        opened = block.rfind(b'"', 0, end)
+        end = block.rfind(b"\n", 0, opened)
+        inside = block.count(b'"', end + 1, opened) % 2
     return end + 1
 
 
