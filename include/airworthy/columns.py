@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -142,8 +143,32 @@ def _times(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         return column.cast(pa.timestamp("us")).cast(kind)
 
 
+def from_frame(where: str, frame: pd.DataFrame) -> pa.Table:
+    """Returns the rows of a frame; its index is left out.
+
+    Raises:
+        Problems: A column holds several types.
+    """
+    names = [str(name) for name in frame.columns]
+    arrays, problems = [], []
+    for position, name in enumerate(names):
+        try:
+            arrays.append(pa.array(frame.iloc[:, position], from_pandas=True))
+        except (pa.ArrowException, OverflowError) as error:
+            rule = "must hold values of one type"
+            problems.append(DataError(f"{where}: {name}", rule, _without_value(error)))
+    if problems:
+        raise Problems(where, problems)
+    return pa.Table.from_arrays(arrays, names=names)
+
+
+def _without_value(error: Exception) -> str:
+    """Returns an error's text without the value it quotes, which may be personal."""
+    return str(error).partition("Could not convert ")[2].partition("with type ")[2] or type(error).__name__
+
+
 def normal(where: str, table: pa.Table) -> pa.Table:
-    """Returns the rows with every column in its kept type.
+    """Returns the rows with every column in its kept type, and NaN as missing.
 
     Raises:
         Problems: A column has none, or values that do not fit it.
@@ -151,7 +176,11 @@ def normal(where: str, table: pa.Table) -> pa.Table:
     names = table.column_names
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(where, "must have each column once", repeated, "Rename or remove the others")
-    return conform(where, table, kept_schema(where, table.schema))
+    found = conform(where, table, kept_schema(where, table.schema))
+    for position, field in enumerate(found.schema):
+        if field.type == pa.float64() and pc.any(missing := pc.is_nan(found[position])).as_py():
+            found = found.set_column(position, field, pc.if_else(missing, None, found[position]))
+    return found
 
 
 def settled(where: str, chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:

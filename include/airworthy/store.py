@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
+import json
 import os
 import random
 import time as clock
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import DeltaTable, write_deltalake
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
+from airworthy.columns import TIMESTAMP
+from airworthy.content import PARTITION, Content, Digest, Rows, Types
 from airworthy.errors import ConflictError, DataError, Problems
 from airworthy.partitions import Partition, utc
 
-PARTITION = "partition"
 ATTEMPTS = 12
 
-_TIMESTAMP = pa.timestamp("us", tz="UTC")
 # Old versions are what makes a training run reproducible, so the log must never be cleaned up on its own.
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 36500 days"}
+_FACTS = "airworthy"  # the key of a commit's metadata
 
 
 class TableRef(BaseModel):
@@ -51,6 +53,26 @@ class TableRef(BaseModel):
     changed: bool
 
 
+class Write(BaseModel):
+    """One time a partition was given its rows.
+
+    Attributes:
+        version: Of the table, from this write on.
+        at: When, in UTC.
+        facts: What the writer said about where the rows came from.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    table: str
+    partition: str
+    version: int
+    rows: int
+    digest: str
+    at: datetime
+    facts: dict[str, Any] = {}
+
+
 class Store:
     """The tables of one pipeline, each at `<uri>/<pipeline>/<table>`.
 
@@ -65,30 +87,47 @@ class Store:
         """Returns the address of a table, as any reader of Delta tables takes it."""
         return f"{self._uri}/{table}"
 
-    def write(self, table: str, partition: Partition, frame: pd.DataFrame, *, like: str | None = None) -> TableRef:
-        """Leaves exactly the rows of `frame`, in order, in one partition; an empty frame leaves none.
+    def write(
+        self,
+        table: str,
+        partition: Partition,
+        rows: Rows,
+        *,
+        like: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> TableRef:
+        """Leaves exactly these rows, in order, in one partition; no rows leave none.
 
-        Nothing is written when they are there already. Of several writers at once one wins, and the
-        others find its rows and adopt them if equal, else replace them.
+        Nothing is written when they are there already, and nothing when the chunks end with an
+        exception. Of several writers at once one wins, and the others find its rows and adopt them if
+        equal, else replace them.
 
         Args:
             table: The table's name; it is created when it does not exist.
             partition: Which partition to replace.
-            frame: The rows. Its index is ignored.
+            rows: A frame, whose index is ignored, or chunks of rows, which are never all in memory.
+            facts: What `history` tells of this write, as JSON values.
             like: A table that knows the types of columns in which the first partition holds no value.
 
         Raises:
-            DataError: A column holds several types, or an empty frame would have to create the table.
+            DataError: A column holds several types, or no rows would have to create the table.
             Problems: The columns are not those of the table; every difference is named.
             ConflictError: Others kept writing the same partition.
         """
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._write(table, partition, frame, like)
-            except CommitFailedError:
-                clock.sleep(random.uniform(0, 0.05 * (attempt + 1)))
+        where = f"{table}[{partition.key}]"
+        opened = self._open(table)
+        folder = f"{PARTITION}={partition.key}"
+        content = Content(where, rows, folder, self._filesystem(table), None if opened is None else _types(opened))
+        try:
+            for attempt in range(ATTEMPTS):
+                try:
+                    return self._publish(table, partition, content, like, facts or {})
+                except CommitFailedError:
+                    clock.sleep(random.uniform(0, 0.05 * (attempt + 1)))
+        finally:
+            content.remove()
         hint = "Run it again when the other writers are done"
-        raise ConflictError(f"{table}[{partition.key}]", f"was written by others {ATTEMPTS} times meanwhile", hint=hint)
+        raise ConflictError(where, f"was written by others {ATTEMPTS} times meanwhile", hint=hint)
 
     def read(
         self,
@@ -113,20 +152,39 @@ class Store:
         Raises:
             DataError: There is no such table, version or column.
         """
-        opened = self._open(table, version)
-        if opened is None:
-            raise DataError(table, f"must exist at {self.uri(table)}", hint="Run the stage that writes it first")
         chosen = ds.scalar(True)
-        if partitions is not None:
-            chosen &= ds.field(PARTITION).isin(list(partitions))
         if between is not None:
-            start, end = (pa.scalar(utc(moment), _TIMESTAMP) for moment in between)
-            chosen &= (ds.field(time) >= start) & (ds.field(time) < end)
+            start, end = (pa.scalar(utc(moment), TIMESTAMP) for moment in between)
+            chosen = (ds.field(time) >= start) & (ds.field(time) < end)
+        found = self._dataset(table, self._opened(table, version), partitions, chosen)
+        names = [name for name in found.schema.names if name != PARTITION] if columns is None else list(columns)
         try:
-            frame: pd.DataFrame = _read(opened, chosen, columns).to_pandas()
+            frame: pd.DataFrame = found.to_table(columns=names, filter=chosen).to_pandas()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(table, "must have the columns asked for, typed so", str(error)) from None
         return frame
+
+    def scan(self, table: str, *, partitions: Sequence[str] | None = None, version: int | None = None) -> ds.Dataset:
+        """Returns rows that are not read yet, in order: see `chunks`.
+
+        The dataset has the files of these partitions only, and the column `partition`.
+
+        Raises:
+            DataError: There is no such table or version.
+        """
+        return self._dataset(table, self._opened(table, version), partitions)
+
+    def history(self, table: str) -> list[Write]:
+        """Returns every write of a partition, oldest first; none if the table does not exist."""
+        opened = self._open(table)
+        if opened is None:
+            return []
+        writes = [
+            Write(**json.loads(entry[_FACTS]), version=entry["version"], at=_moment(entry["timestamp"]))
+            for entry in opened.history()
+            if _FACTS in entry
+        ]
+        return writes[::-1]
 
     def version(self, table: str) -> int | None:
         """Returns the newest version of a table, or None if it does not exist."""
@@ -142,6 +200,12 @@ class Store:
         """Returns whether a partition holds rows."""
         return partition_key in self.partitions(table)
 
+    def _opened(self, table: str, version: int | None) -> DeltaTable:
+        opened = self._open(table, version)
+        if opened is None:
+            raise DataError(table, f"must exist at {self.uri(table)}", hint="Run the stage that writes it first")
+        return opened
+
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         try:
             return DeltaTable(self.uri(table), version=version)
@@ -151,29 +215,72 @@ class Store:
             where = table if version is None else f"{table}, version {version}"
             raise DataError(where, f"must be a readable Delta table at {self.uri(table)}", str(error)) from None
 
-    def _write(self, table: str, partition: Partition, frame: pd.DataFrame, like: str | None) -> TableRef:
-        where = f"{table}[{partition.key}]"
+    def _publish(
+        self, table: str, partition: Partition, content: Content, like: str | None, facts: Mapping[str, Any]
+    ) -> TableRef:
         opened = self._open(table)
-        if opened is None and frame.empty:
-            raise DataError(where, "must hold rows, because the first partition gives the table its columns")
-        model = opened if opened is not None or like is None else self._open(like)
-        types = {} if model is None else {f.name: f.type for f in _schema(model) if f.name != PARTITION}
-        content = _conform(where, frame, types, fixed=opened is not None)
-        digest = _digest(content)
-
-        def reference(version: int, changed: bool) -> TableRef:
-            names = {"table": table, "partition": partition.key, "digest": digest}
-            return TableRef(**names, version=version, rows=content.num_rows, changed=changed)
-
+        content.retype(self._completed(table, partition, content, like) if opened is None else _types(opened))
         if opened is None:
-            opened = self._create(table, content.schema.append(pa.field(PARTITION, pa.string())))
-        elif _digest(_read(opened, ds.field(PARTITION) == partition.key)) == digest:
-            return reference(opened.version(), False)
-        whole = content.append_column(PARTITION, pa.array([partition.key] * content.num_rows, pa.string()))
-        write_deltalake(opened, whole, mode="overwrite", predicate=f"{PARTITION} = '{partition.key}'")
-        return reference(opened.version(), True)
+            opened = self._create(table, content.types)
+        names = {"table": table, "partition": partition.key, "rows": content.rows, "digest": content.digest}
+        if _digest(self._dataset(table, opened, [partition.key]), content.rows) == content.digest:
+            return TableRef(**names, version=opened.version(), changed=False)
+        added = content.finish(partition.key)
+        opened.create_write_transaction(
+            [] if added is None else [added],
+            mode="overwrite",
+            schema=opened.schema(),
+            partition_by=[PARTITION],
+            partition_filters=[(PARTITION, "=", partition.key)],
+            commit_properties=CommitProperties(
+                custom_metadata={_FACTS: json.dumps({**names, "facts": facts})},
+                max_commit_retries=0,  # whoever commits must have seen what the others did
+            ),
+        )
+        content.keep()
+        return TableRef(**names, version=opened.version() + 1, changed=True)
 
-    def _create(self, table: str, schema: pa.Schema) -> DeltaTable:
+    def _completed(self, table: str, partition: Partition, content: Content, like: str | None) -> Types:
+        """Returns the types of a table that is to be created."""
+        where = f"{table}[{partition.key}]"
+        if not content.rows:
+            raise DataError(where, "must hold rows, because the first partition gives the table its columns")
+        model = None if like is None else self._open(like)
+        known = {} if model is None else _types(model)
+        types = {
+            name: known.get(name, kind) if pa.types.is_null(kind) else kind for name, kind in content.types.items()
+        }
+        hint = "Give it a type in the code that makes it, e.g. astype('float64')"
+        rule = "must hold a value, because the first partition gives a column its type"
+        if untyped := [name for name, kind in types.items() if pa.types.is_null(kind)]:
+            raise Problems(where, [DataError(f"{where}: {name}", rule, hint=hint) for name in untyped])
+        return types
+
+    def _filesystem(self, table: str) -> fs.FileSystem:
+        """Returns the table's folder as a file system."""
+        if "://" in self._uri:
+            return fs.PyFileSystem(DeltaStorageHandler(self.uri(table)))
+        return fs.SubTreeFileSystem(str(Path(self.uri(table)).absolute()), fs.LocalFileSystem())
+
+    def _dataset(
+        self,
+        table: str,
+        opened: DeltaTable,
+        partitions: Sequence[str] | None = None,
+        chosen: ds.Expression | None = None,
+    ) -> ds.FileSystemDataset:
+        """Returns the files that may hold chosen rows of these partitions, in order; a Delta log has none."""
+        whole = opened.to_pyarrow_dataset(filesystem=self._filesystem(table))
+        wanted = ds.scalar(True) if chosen is None else chosen
+        if partitions is not None:
+            wanted &= ds.field(PARTITION).isin(list(partitions))
+        fragments = sorted(
+            whole.get_fragments(filter=wanted),
+            key=lambda fragment: (ds.get_partition_keys(fragment.partition_expression)[PARTITION], fragment.path),
+        )
+        return ds.FileSystemDataset(fragments, whole.schema, ds.ParquetFileFormat(), whole.filesystem)
+
+    def _create(self, table: str, types: Types) -> DeltaTable:
         """Returns a new table without rows.
 
         Raises:
@@ -182,6 +289,7 @@ class Store:
         with _alone(self._uri):
             if self._open(table) is not None:
                 raise CommitFailedError(f"{table} exists by now")
+            schema = pa.schema([*types.items(), (PARTITION, pa.string())])
             return DeltaTable.create(
                 self.uri(table), schema, mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
             )
@@ -202,115 +310,41 @@ def _alone(folder: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _schema(table: DeltaTable) -> pa.Schema:
-    return pa.schema(table.schema())
+def _types(table: DeltaTable) -> Types:
+    schema = pa.schema(table.schema())
+    return {field.name: field.type for field in schema if field.name != PARTITION}
 
 
-def _read(table: DeltaTable, chosen: ds.Expression, columns: Sequence[str] | None = None) -> pa.Table:
-    """Returns the chosen rows, ordered by partition; a Delta log lists its files in no useful order."""
-    whole = table.to_pyarrow_dataset()
-    fragments = sorted(
-        whole.get_fragments(filter=chosen),
-        key=lambda fragment: (ds.get_partition_keys(fragment.partition_expression)[PARTITION], fragment.path),
-    )
-    names = [name for name in whole.schema.names if name != PARTITION] if columns is None else list(columns)
-    if not fragments:
-        return whole.schema.empty_table().select(names)
-    ordered = ds.FileSystemDataset(fragments, whole.schema, fragments[0].format, fragments[0].filesystem)
-    return ordered.to_table(columns=names, filter=chosen)
+def _digest(rows: ds.FileSystemDataset, expected: int) -> str | None:
+    """Returns the digest of the rows, or None if they are not as many as expected."""
+    if rows.count_rows() != expected:
+        return None
+    found = Digest(name for name in rows.schema.names if name != PARTITION)
+    for chunk in chunks(rows):
+        found.add(chunk)
+    return found.hexdigest()
 
 
-def _conform(where: str, frame: pd.DataFrame, types: dict[str, pa.DataType], *, fixed: bool) -> pa.Table:
-    """Returns the frame's columns typed as in `types`.
+def chunks(rows: ds.FileSystemDataset, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yields the rows in order, a row group at a time, with few of them in memory.
 
     Args:
-        where: What to name in errors.
-        frame: The rows.
-        types: Column types by name.
-        fixed: Whether they are the table's own, so that the columns must be exactly these. Else they only
-            type columns without a value.
+        rows: What `Store.scan` returned.
+        columns: Only these. Default: all but `partition`.
     """
-    names = [str(name) for name in frame.columns]
-    if problems := _name_problems(where, names, types if fixed else None):
-        raise Problems(where, problems)
-    arrays = {}
-    for position, name in enumerate(names):
-        try:
-            arrays[name] = _column(f"{where}: {name}", frame.iloc[:, position], types.get(name), fixed=fixed)
-        except DataError as error:
-            problems.append(error)
-    if problems:
-        raise Problems(where, problems)
-    return pa.table({name: arrays[name] for name in (types if fixed else names)})
+    names = [name for name in rows.schema.names if name != PARTITION] if columns is None else list(columns)
+    schema = pa.schema([rows.schema.field(name) for name in names])
+    for path in rows.files:
+        with rows.filesystem.open_input_file(path) as opened:
+            file = pq.ParquetFile(opened)
+            there = [name for name in names if name in file.schema_arrow.names]
+            # Arrow's own iterators hold on to what they have read.
+            for number in range(file.num_row_groups):
+                found = file.read_row_group(number, columns=there)
+                for name in set(names) - set(there):  # a column the table got later
+                    found = found.append_column(name, pa.nulls(len(found), schema.field(name).type))
+                yield found.select(names).cast(schema)
 
 
-def _name_problems(where: str, names: list[str], wanted: Collection[str] | None) -> list[DataError]:
-    problems = []
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        problems.append(DataError(where, "must have each column once", repeated))
-    if PARTITION in names:
-        problems.append(DataError(where, f"must not have a column named {PARTITION!r}; the store adds it"))
-    if wanted is None:
-        return problems
-    lost = [name for name in wanted if name not in names]
-    added = [name for name in names if name not in wanted]
-    hint = "A changed set of columns needs a new table: move the old one away and fill it again"
-    problems += [DataError(f"{where}: {name}", "is a column of the table, but missing here") for name in lost]
-    problems += [DataError(f"{where}: {name}", "is not a column of the table", hint=hint) for name in added]
-    return problems
-
-
-def _column(where: str, values: pd.Series[Any], wanted: pa.DataType | None, *, fixed: bool) -> pa.Array:
-    try:
-        found = _normal(pa.array(values, from_pandas=True))
-    except pa.ArrowException as error:
-        raise DataError(where, "must hold values of one type", str(error)) from None
-    if pa.types.is_null(found.type) and wanted is None:
-        hint = "Give it a type in the code that makes it, e.g. astype('float64')"
-        raise DataError(where, "must hold a value, because the first partition gives a column its type", hint=hint)
-    if found.type == wanted or not (fixed or pa.types.is_null(found.type)):
-        return found
-    if pa.types.is_null(found.type) or (_is_number(found.type) and _is_number(wanted)):
-        try:
-            return found.cast(wanted)
-        except pa.ArrowInvalid as error:
-            raise DataError(where, f"must hold {wanted}, as the table does", str(error)) from None
-    raise DataError(where, f"must hold {wanted}, as the table does", str(found.type))
-
-
-def _normal(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Returns the values in the one type that the store keeps for their sort of value."""
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    kind = array.type
-    if pa.types.is_integer(kind):
-        return array.cast(pa.int64())
-    if pa.types.is_floating(kind):
-        return array.cast(pa.float64())
-    if pa.types.is_timestamp(kind):
-        return array.cast(_TIMESTAMP, safe=False)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return array.cast(pa.string())
-    return array
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
-def _digest(content: pa.Table) -> str:
-    return hashlib.sha256(b"".join(_canonical(content))).hexdigest()
-
-
-def _canonical(content: pa.Table) -> Iterator[bytes]:
-    """Yields bytes that depend on names, types and values only, not on chunks, offsets or what lies under a null."""
-    for name in content.column_names:
-        column = content[name].combine_chunks()
-        yield f"{name}\0{column.type}\0{len(column)}\0".encode()
-        yield np.packbits(pc.is_null(column).to_numpy(zero_copy_only=False)).tobytes()
-        values = column.drop_null()
-        if pa.types.is_boolean(values.type):
-            values = values.cast(pa.uint8())  # the spare bits of a bitmap's last byte hold anything
-        yield pa.record_batch([values], [name]).serialize().to_pybytes()
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

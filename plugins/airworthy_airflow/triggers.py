@@ -17,52 +17,54 @@ from airworthy_airflow.connections import resolve_all
 
 
 class AvailableTrigger(BaseTrigger):
-    """Fires once the data of a partition is there, or its deadline has passed.
+    """Fires once the data of all partitions is there, or the deadline has passed.
 
     Everything it needs is in its arguments, so another triggerer can go on where one stopped.
 
     Args:
         pipeline: The pipeline's name.
-        partition: The partition's key.
+        partitions: The partitions' keys.
         deadline: In ISO 8601, with a time zone.
         every: Seconds between two looks.
     """
 
-    def __init__(self, pipeline: str, partition: str, deadline: str, every: float) -> None:
+    def __init__(self, pipeline: str, partitions: list[str], deadline: str, every: float) -> None:
         super().__init__()
         self.pipeline = pipeline
-        self.partition = partition
+        self.partitions = partitions
         self.deadline = deadline
         self.every = every
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        arguments = {name: getattr(self, name) for name in ("pipeline", "partition", "deadline", "every")}
+        arguments = {name: getattr(self, name) for name in ("pipeline", "partitions", "deadline", "every")}
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         try:
-            pipeline = await asyncio.to_thread(load_pipeline, pipelines_dir() / f"{self.pipeline}.yaml")
-            partition, deadline = parse_key(pipeline.partition, self.partition), datetime.fromisoformat(self.deadline)
-            awaited, looks, trouble = pipeline.source.awaited(partition), 0, ""
-            while True:
-                looks += 1
-                try:
-                    if await self._look(pipeline, partition):
-                        self.log.info("Look %d: %s is there", looks, awaited)
-                        yield TriggerEvent({"status": "there"})
-                        return
-                    trouble = ""
-                except ServiceError as error:  # it may answer the next time
-                    trouble = f"The last look failed: {error} "
-                left = (deadline - datetime.now(UTC)).total_seconds()
-                if left <= 0:
-                    yield TriggerEvent({"status": "late", "told": trouble})
-                    return
-                self.log.info("Look %d: %s is not there yet, %.0f s left. %s", looks, awaited, left, trouble)
-                await asyncio.sleep(min(self.every, left))
+            yield TriggerEvent(await self._waited())
         except AirworthyError as error:
             yield TriggerEvent({"status": "failed", "told": str(error)})
 
-    async def _look(self, pipeline: Pipeline, partition: Partition) -> bool:
+    async def _waited(self) -> dict[str, Any]:
+        pipeline = await asyncio.to_thread(load_pipeline, pipelines_dir() / f"{self.pipeline}.yaml")
+        missing = [parse_key(pipeline.partition, key) for key in self.partitions]
+        deadline, look = datetime.fromisoformat(self.deadline), 0
+        while True:
+            look, trouble = look + 1, ""
+            try:
+                missing = [found for found in missing if not await self._is_there(pipeline, found)]
+            except ServiceError as error:  # it may answer the next time
+                trouble = f"The last look failed: {error} "
+            left = (deadline - datetime.now(UTC)).total_seconds()
+            if not missing:
+                self.log.info("Look %d: everything is there", look)
+                return {"status": "there"}
+            if left <= 0:
+                return {"status": "late", "missing": [partition.key for partition in missing], "told": trouble}
+            awaited = ", ".join(map(pipeline.source.awaited, missing))
+            self.log.info("Look %d: %s is not there yet, %.0f s left. %s", look, awaited, left, trouble)
+            await asyncio.sleep(min(self.every, left))
+
+    async def _is_there(self, pipeline: Pipeline, partition: Partition) -> bool:
         connections = await resolve_all(pipeline.source.connection_ids())
         return await asyncio.to_thread(pipeline.source.available, partition, connections)

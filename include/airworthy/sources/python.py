@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airworthy.config import Function
 from airworthy.connections import Connections
-from airworthy.errors import DataError, Problems
+from airworthy.errors import DataError
 from airworthy.partitions import Partition
 from airworthy.sources import Extracted, Origin, Source
 from airworthy.user_code import call, digest, drawn
@@ -42,25 +42,9 @@ class Python(Source):
 
     def _table(self, frame: Any) -> pa.Table:
         import pandas as pd
-        import pyarrow as pa
 
-        from airworthy.columns import normal
+        from airworthy.columns import from_frame, normal
 
         if not isinstance(frame, pd.DataFrame):
             raise DataError(self.function, "must give pandas DataFrames only", type(frame).__name__)
-        names = [str(name) for name in frame.columns]
-        arrays, problems = [], []
-        for position, name in enumerate(names):
-            try:
-                arrays.append(pa.array(frame.iloc[:, position], from_pandas=True))
-            except (pa.ArrowException, OverflowError) as error:
-                rule = "must hold values of one type"
-                problems.append(DataError(f"{self.function}: {name}", rule, _told(error)))
-        if problems:
-            raise Problems(self.function, problems)
-        return normal(self.function, pa.Table.from_arrays(arrays, names=names))
-
-
-def _told(error: Exception) -> str:
-    """Returns an error's text without the value it quotes, which may be personal."""
-    return str(error).partition("Could not convert ")[2].partition("with type ")[2] or type(error).__name__
+        return normal(self.function, from_frame(self.function, frame))
