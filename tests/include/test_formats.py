@@ -63,6 +63,7 @@ def written(folder: Path, name: str, content: bytes | str) -> Path:
         (["+5", "1"], "string", ["+5", "1"]),
         (["1", "true"], "string", ["1", "true"]),
         (["9223372036854775808", "1"], "string", ["9223372036854775808", "1"]),  # one more than int64 holds
+        (["9007199254740992", "0.5"], "double", [9007199254740992.0, 0.5]),
         (["9007199254740993", "0.5"], "string", ["9007199254740993", "0.5"]),  # one more than float64 holds
         (["2013-01-07T00:00:00Z", ""], "string", ["2013-01-07T00:00:00Z", None]),
         (["", "NA"], "null", [None, None]),
@@ -80,7 +81,14 @@ def test_text_becomes_the_narrowest_type_that_loses_nothing(
 
 
 ROWS = st.lists(
-    st.one_of(st.none(), st.integers(-(2**62), 2**62), st.integers(-9, 9), st.floats(allow_nan=False), st.booleans()),
+    st.one_of(
+        st.none(),
+        st.integers(-(2**62), 2**62),
+        st.integers(10**15, 2**53 + 9),
+        st.integers(-9, 9),
+        st.floats(allow_nan=False),
+        st.booleans(),
+    ),
     min_size=1,
     max_size=60,
 )

@@ -9,7 +9,7 @@ stay text, and times stay text until ingest parses them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -49,7 +49,7 @@ class Csv(Format):
             if (pc.max(pc.binary_length(column)).as_py() or 0) > self.limits.cell:
                 raise self.too_large(file, f"a longer one in {name}")
             if "text" not in held.setdefault(name, set()):
-                held[name] |= _kinds(column.drop_null())
+                held[name] |= _kinds(column.drop_null(), held[name])
 
     def _tables(self, file: File, types: Mapping[str, pa.DataType] | None) -> Iterator[pa.Table]:
         """Yields the rows in the given types, or as text."""
@@ -104,24 +104,42 @@ def _parsed(
     raise DataError(file.name, "must be a CSV file", told, hint)
 
 
-def _kinds(cells: pa.Array) -> set[str]:
-    """Returns what the cells of a block are, so that the union over blocks does not depend on their boundaries."""
+def _kinds(cells: pa.Array, held: Collection[str]) -> set[str]:
+    """Returns what the cells of a block are, so that the union over blocks does not depend on their boundaries.
+
+    Args:
+        cells: Those that are not missing.
+        held: What is known of the column: where there are decimals, whole numbers add nothing to it.
+    """
     if not len(cells):
         return set()
-    try:
-        numbers = cells.cast(pa.int64())
-        if pc.all(pc.equal(numbers.cast(pa.string()), cells)).as_py():
-            bounds = pc.min_max(numbers).as_py()
-            return {"int", "long"} if max(-bounds["min"], bounds["max"]) > _EXACT else {"int"}
-    except pa.ArrowInvalid:
-        pass
-    try:
-        cells.cast(pa.float64())
-    except pa.ArrowInvalid:
+    whole = None if "float" in held else _numbers(cells, pa.int64())
+    if whole is not None and pc.all(pc.equal(whole.cast(pa.string()), cells)).as_py():
+        return {"int", "long"} if _inexact(whole) else {"int"}
+    if _numbers(cells, pa.float64()) is None:
         return {"bool"} if pc.all(pc.is_in(cells, pa.array(_TRUE + _FALSE))).as_py() else {"text"}
-    if pc.any(pc.match_substring_regex(cells, _PADDED)).as_py():
+    odd = cells.filter(pc.match_substring_regex(cells, f"{_PADDED}|{_LONG}"))
+    if not len(odd):
+        return {"float"}
+    if pc.any(pc.match_substring_regex(odd, _PADDED)).as_py():
         return {"text"}
-    return {"float", "long"} if pc.any(pc.match_substring_regex(cells, _LONG)).as_py() else {"float"}
+    whole = _numbers(odd, pa.int64())
+    return {"float", "long"} if whole is None or _inexact(whole) else {"float"}
+
+
+def _numbers(cells: pa.Array, kind: pa.DataType) -> pa.Array | None:
+    for part in (cells[:64], cells):  # a cast words an error for every single cell, which takes its time
+        try:
+            found = part.cast(kind)
+        except pa.ArrowInvalid:
+            return None
+    return found
+
+
+def _inexact(numbers: pa.Array) -> bool:
+    """Returns whether float64 cannot hold one of these whole numbers."""
+    bounds = pc.min_max(numbers).as_py()
+    return bool(max(-bounds["min"], bounds["max"]) > _EXACT)
 
 
 def _narrowest(held: set[str]) -> pa.DataType:

@@ -73,7 +73,7 @@ class Parquet(Format):
 
     def _pieces(self, file: File, table: pa.Table) -> Iterator[pa.Table]:
         """Yields the rows with each value by itself, in chunks that have a bounded size."""
-        lengths = pa.chunked_array([pa.nulls(0, pa.int64())] if not table.num_rows else [[0] * table.num_rows])
+        lengths = pa.repeat(pa.scalar(0, pa.int64()), table.num_rows)
         for name in table.column_names:
             column = table[name]
             if pa.types.is_dictionary(column.type):
