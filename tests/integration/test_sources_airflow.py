@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,9 +26,11 @@ from airworthy.profile import ROOT
 from airworthy.store import Store
 
 WEEK = parse_key("week", "2013-07-01")
+TINY = Path(__file__).with_name("tiny.yaml")
 FLIGHTS = ROOT / "config" / "pipelines" / "flight_delays.yaml"
 PYTHON = 'python: {function: "pipelines.flight_delays:extract"}'
 QUERY = "select * from flights where time_hour >= :start and time_hour < :end order by time_hour, flight_id"
+KEYS = {"aws_access_key_id": "tester", "aws_secret_access_key": "hunter2"}
 SOURCES = {
     "python": PYTHON,
     "csv": "files: {glob: 'DATA/{partition}.csv'}",
@@ -60,7 +61,12 @@ def delivered(week: pd.DataFrame, stack: Any, airflow: AirflowApi, s3_url: str, 
     for kind, declared in SOURCES.items():
         text = FLIGHTS.read_text().replace(PYTHON, declared.replace("DATA", str(data)))
         (config_dir / "pipelines" / f"flights_{kind}.yaml").write_text(text)
-    airflow.wait_for_dags(*(f"flights_{kind}.ingest" for kind in SOURCES))
+    for name, (timeout, declared) in WAITING.items():
+        source = f"{declared.replace('DATA', str(data))}\nwait: {{timeout: {timeout}, every: 1 second}}"
+        text = TINY.read_text().replace('python: {function: "synthetic:extract"}', source)
+        (config_dir / "pipelines" / f"{name}.yaml").write_text(text)
+    names = [*WAITING, *(f"flights_{kind}" for kind in SOURCES)]
+    airflow.wait_for_dags(*(f"{name}.ingest" for name in names), timeout=300)
     return data
 
 
@@ -73,14 +79,16 @@ def _as_files(week: pd.DataFrame, data: Path) -> None:
     (data / f"{WEEK.key}.jsonl").write_text("\n".join(json.dumps(record, default=str) for record in records))
 
 
+def bucket(url: str) -> Any:
+    return boto3.client("s3", endpoint_url=url, region_name="us-east-1", **KEYS)
+
+
 def _on_s3(week: pd.DataFrame, data: Path, url: str) -> None:
-    keys = {"aws_access_key_id": "tester", "aws_secret_access_key": "hunter2"}
-    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
+    client = bucket(url)
     client.create_bucket(Bucket="flights")
     for number in range(2):
         client.upload_file(str(data / f"{WEEK.key}-{number}.parquet"), "flights", f"{WEEK.key}/{number}.parquet")
-    names = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
-    options = {names[name]: value for name, value in keys.items()}
+    options = {name.upper(): value for name, value in KEYS.items()}
     options |= {"AWS_ENDPOINT_URL": url, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
     both = pd.concat([week, week.assign(time_hour=week["time_hour"] + pd.Timedelta("7 days"))])
     write_deltalake("s3://flights/table", pa.Table.from_pandas(both, preserve_index=False), storage_options=options)
@@ -135,13 +143,15 @@ def test_each_write_knows_what_it_came_from(ingested: dict[str, tuple[str, str]]
 # --- Data that arrives late
 
 
-def waiting(airflow: AirflowApi, config_dir: Path, name: str, timeout: str, source: str) -> str:
+WAITING = {
+    "late": ("10 minutes", "files: {glob: 's3://flights/late-{partition}.parquet', connection: lake}"),
+    "missed": ("3 seconds", "files: {glob: 'no/such/{partition}.csv'}"),
+    "unconnected": ("10 minutes", "files: {glob: 's3://flights/{partition}.csv', connection: nowhere}"),
+}
+
+
+def waiting(airflow: AirflowApi, name: str) -> str:
     """Returns the id of a run that waits for a partition."""
-    text = (Path(__file__).parent / "tiny.yaml").read_text()
-    declared = f"{source}\nwait: {{timeout: {timeout}, every: 1 second}}"
-    text = text.replace('python: {function: "synthetic:extract"}', declared)
-    (config_dir / "pipelines" / f"{name}.yaml").write_text(text)
-    airflow.wait_for_dags(f"{name}.ingest")
     airflow.unpause(f"{name}.ingest")
     return airflow.trigger(f"{name}.ingest", partition="2026-01-05")
 
@@ -160,20 +170,18 @@ def events() -> pd.DataFrame:
 
 
 def test_late_data_is_waited_for_without_a_worker_and_ingested_when_it_is_there(
-    airflow: AirflowApi, config_dir: Path, stack: Any
+    airflow: AirflowApi, delivered: Path, s3_url: str, stack: Any
 ) -> None:
-    file = config_dir.parent / "late" / "2026-01-05.parquet"
-    file.parent.mkdir()
-    glob = f"files: {{glob: '{file.parent}/{{partition}}.parquet'}}"
-    run_id = waiting(airflow, config_dir, "late", "10 minutes", glob)
+    name = "late-2026-01-05.parquet"
+    run_id = waiting(airflow, "late")
     task = wait_for("the task to wait", lambda: deferred(airflow, "late.ingest", run_id), timeout=60)
     wait_for("the task's process to end", lambda: not psutil.pid_exists(task["pid"]) or None, timeout=30)
     assert airflow.get("pools/default_pool")["deferred_slots"] >= 1
-    looked = f"a file {file} is not there yet"
+    looked = f"a file s3://flights/{name} is not there yet"
     wait_for("a look", lambda: looked in airflow.log("late.ingest", run_id, "wait") or None, timeout=60)
     kill_triggerer(stack)  # the next one goes on where this one stopped
-    events().to_parquet(file.with_suffix(".half"))
-    os.replace(file.with_suffix(".half"), file)
+    events().to_parquet(delivered / name)
+    bucket(s3_url).upload_file(str(delivered / name), "flights", name)
     assert airflow.wait("late.ingest", run_id)["state"] == "success"
     assert Store(f"{stack.home}/store", "late").has("features", "2026-01-05")
     assert "everything is there" in airflow.log("late.ingest", run_id, "wait")
@@ -186,9 +194,9 @@ def kill_triggerer(stack: Any) -> None:
         process.kill()
 
 
-def test_what_does_not_come_in_time_is_named(airflow: AirflowApi, config_dir: Path) -> None:
+def test_what_does_not_come_in_time_is_named(airflow: AirflowApi, delivered: Path) -> None:
     began = time.monotonic()
-    run_id = waiting(airflow, config_dir, "missed", "3 seconds", "files: {glob: 'no/such/{partition}.csv'}")
+    run_id = waiting(airflow, "missed")
     assert airflow.wait("missed.ingest", run_id)["state"] == "failed"
     assert time.monotonic() - began > 3
     expected = "a file no/such/2026-01-05.csv must be there within 3 seconds of the run's start. Clear this task once"
@@ -196,9 +204,8 @@ def test_what_does_not_come_in_time_is_named(airflow: AirflowApi, config_dir: Pa
     assert airflow.tasks("missed.ingest", run_id)["ingest"]["state"] == "upstream_failed"
 
 
-def test_a_connection_that_is_not_defined_is_named(airflow: AirflowApi, config_dir: Path) -> None:
-    source = "files: {glob: 's3://flights/{partition}.csv', connection: nowhere}"
-    run_id = waiting(airflow, config_dir, "unconnected", "10 minutes", source)
+def test_a_connection_that_is_not_defined_is_named(airflow: AirflowApi, delivered: Path) -> None:
+    run_id = waiting(airflow, "unconnected")
     assert airflow.wait("unconnected.ingest", run_id)["state"] == "failed"
     log = airflow.log("unconnected.ingest", run_id, "wait")
     assert "connection nowhere: must be defined. Define it in Airflow" in log and "AIRFLOW_CONN_NOWHERE" in log
