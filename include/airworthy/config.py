@@ -12,20 +12,19 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     ValidationError,
     WithJsonSchema,
     model_validator,
 )
 
 from airworthy import kinds
+from airworthy.contracts.policy import ContractPolicy
 from airworthy.errors import ConfigError, Problems
 from airworthy.evidence import METRICS, Metric, Task
 from airworthy.explain import explain, meant, problem
@@ -33,7 +32,9 @@ from airworthy.gates import Gate
 from airworthy.models import Model
 from airworthy.partitions import Duration, Grain, parse_duration, utc, write_duration
 from airworthy.sources import Source
+from airworthy.strict_yaml import read_mapping
 from airworthy.targets import Target
+from airworthy.views import Views, check_views
 from airworthy.wait import Wait
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
@@ -189,14 +190,6 @@ class Monitor(Strict):
     retrain_on: tuple[Literal["column_drift", "prediction_drift", "performance"], ...] = ("prediction_drift",)
 
 
-def _kind(family: kinds.Family) -> BeforeValidator:
-    return BeforeValidator(lambda value: kinds.parse(family, value))
-
-
-# As a file writes it, so that a pipeline can be read back from what it was written to.
-_as_written = PlainSerializer(lambda kind: {kind.kind(): kind.model_dump(mode="json")}, return_type=dict[str, Any])
-
-
 def _default_gates() -> tuple[Any, ...]:
     return tuple(kinds.parse("gates", name) for name in ("beats_champion", "servable"))
 
@@ -221,21 +214,24 @@ class Pipeline(Strict):
     partition: Grain = "day"
     batch: int = Field(default=1, ge=1)
     catchup: bool = False
-    source: Annotated[Source, _kind("sources"), _as_written]
+    source: Annotated[Source, kinds.declared("sources"), kinds.as_written]
     wait: Wait | None = None
     time: Column
     key: tuple[Column, ...] = Field(min_length=1)
     label: Label
+    pii: tuple[Column, ...] = ()
+    contract: ContractPolicy = ContractPolicy()
     checks: Checks = Checks()
     features: Function | None = None
-    model: Annotated[Model, _kind("models"), _as_written]
+    model: Annotated[Model, kinds.declared("models"), kinds.as_written]
     tune: Tune = Tune(trials=1)
     train: Train = Train()
-    gates: tuple[Annotated[Gate, _kind("gates"), _as_written], ...] = Field(
+    gates: tuple[Annotated[Gate, kinds.declared("gates"), kinds.as_written], ...] = Field(
         default_factory=_default_gates, min_length=1
     )
-    target: Annotated[Target, _kind("targets"), _as_written] = Field(default_factory=_default_target)
+    target: Annotated[Target, kinds.declared("targets"), kinds.as_written] = Field(default_factory=_default_target)
     monitor: Monitor = Monitor()
+    views: Views = {}
 
     @property
     def metric(self) -> Metric:
@@ -269,6 +265,8 @@ class Pipeline(Strict):
             raise problem("must be a number, because retrain_on names performance", None, loc=("monitor", "floor"))
         if self.end is not None and self.end <= self.start:
             raise problem("must be after start", f"{self.end:%Y-%m-%d}", loc=("end",))
+        roles = {self.time: "time", self.label.column: "label", **dict.fromkeys(self.key, "key")}
+        check_views(self.views, roles, self.pii)
         return self
 
 
@@ -292,34 +290,15 @@ def load_pipeline(file: Path) -> Pipeline:
         rule = "must be named in lower case letters, digits and underscores, starting with a letter, and end in .yaml"
         raise Problems(where, [ConfigError(where, rule, file.name)])
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        content = read_mapping(where, file)
     except FileNotFoundError:
         known = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml"))) or "none"
         raise Problems(where, [ConfigError(where, "must exist", hint=f"There are: {known}")]) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise Problems(where, [ConfigError(where, "must be YAML", hint=" ".join(str(error).split()))]) from None
-    if not isinstance(content, dict):
-        raise Problems(where, [ConfigError(where, "must be a mapping of keys", content)])
     written = {key: value for key, value in content.items() if value is not None}
     try:
         return Pipeline.model_validate({**written, "name": file.stem})
     except ValidationError as error:
         raise Problems(where, explain(where, error)) from None
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # twice as fast
-    """Reads YAML, and refuses a key that is written twice, of which YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} is written twice", problem_mark=key.start_mark
-                )
-            seen.add(str(key.value))
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
 
 
 def load_all(folder: Path) -> tuple[dict[str, Pipeline], dict[str, Problems]]:

@@ -67,6 +67,19 @@ def test_the_wait_that_is_shown_is_one() -> None:
     assert Wait.model_validate(yaml.safe_load(text)["wait"]).timeout.hours == 6
 
 
+def test_the_view_is_one_of_that_pipeline(tmp_path: Path) -> None:
+    text, views = (
+        next(block for block in blocks("yaml") if block.startswith(key)) for key in ("description:", "views:")
+    )
+    file = tmp_path / "churn.yaml"
+    file.write_text(text + views)
+    (view,) = load_pipeline(file).views.values()
+    assert (view.key, view.columns, view.online.kind()) == (("depot",), ("temp", "wind"), "sqlite")
+    for online in re.findall(r"or (\w+: \{connection: )<id>\}", views):
+        file.write_text(text + views.replace("online: sqlite", f"online: {{{online}weather_db}}}}"))
+        assert load_pipeline(file).views["weather"].online.kind() == online.partition(":")[0]
+
+
 @pytest.mark.parametrize(("spread", "passed"), [(1.0, True), (0.01, False)])
 def test_the_gate_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spread: float, passed: bool) -> None:
     gate = kinds.parse("gates", {added("gates", tmp_path, monkeypatch): {"least": 0.1}})

@@ -57,12 +57,17 @@ class WaitOperator(StageOperator):
 
 
 class IngestOperator(PartitionOperator):
-    """Publishes a partition of `raw` from the pipeline's source."""
+    """Publishes a partition of `raw` from the pipeline's source, held to the schema contract."""
+
+    operator_extra_links = (links.SchemaContract(),)
 
     def work(self, context: Any, partition: Partition) -> dict[str, Any]:
+        from airworthy.contracts.report import page_path
         from airworthy.stages.ingest import ingest
 
-        return ingest(self.pipeline, partition, self.store, self.connections).model_dump(mode="json")
+        self.links[links.SchemaContract.__name__] = reports.url(page_path(self.pipeline.name, partition.key))
+        raw = ingest(self.pipeline, partition, self.store, self.connections, reports_dir=self.profile.reports_dir)
+        return raw.model_dump(mode="json")
 
 
 class ValidateOperator(PartitionOperator):
