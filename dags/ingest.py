@@ -1,4 +1,4 @@
-"""<pipeline>.ingest: ingest -> validate -> process, one partition a run."""
+"""<pipeline>.ingest: (wait ->) ingest -> validate -> process, one partition a run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from airworthy_airflow.operators import (
     IngestOperator,
     ProcessOperator,
     ValidateOperator,
+    WaitOperator,
 )
 from airworthy_airflow.operators.quarantine import ask
 from airworthy_airflow.timetable import PartitionTimetable
@@ -23,7 +24,9 @@ for pipeline in declared("ingest"):
     ):
         # A partition that fails must not keep the others of its batch from going on.
         rule = "all_done" if pipeline.batch > 1 else "all_success"
-        raw = IngestOperator(task_id="ingest", pipeline=pipeline)
+        raw = IngestOperator(task_id="ingest", pipeline=pipeline, trigger_rule=rule)
+        if pipeline.wait is not None:
+            WaitOperator(task_id="wait", pipeline=pipeline) >> raw
         validation = ValidateOperator(task_id="validate", pipeline=pipeline, raw=raw.output, trigger_rule=rule)
         ProcessOperator(
             task_id="process",

@@ -37,6 +37,7 @@ from airworthy.strict_yaml import read_mapping
 from airworthy.targets import Target
 from airworthy.user_code import Function as Function
 from airworthy.views import Views, check_views
+from airworthy.wait import Wait
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 # Columns that the tables of a pipeline have of their own.
@@ -146,7 +147,9 @@ def _window(value: Any) -> Any:
     try:
         return parse_duration(value)
     except ValueError:
-        raise ValueError("must be `expanding`, or a whole number of hours, days, weeks or months") from None
+        raise ValueError(
+            "must be `expanding`, or a whole number of seconds, minutes, hours, days, weeks or months"
+        ) from None
 
 
 Window = Annotated[Literal["expanding"] | Duration, BeforeValidator(_window)]
@@ -200,6 +203,7 @@ class Pipeline(Strict):
     batch: int = Field(default=1, ge=1)
     catchup: bool = False
     source: Annotated[Source, kinds.declared("sources"), kinds.as_written]
+    wait: Wait | None = None
     time: Column
     key: tuple[Column, ...] = Field(min_length=1)
     label: Label

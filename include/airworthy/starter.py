@@ -61,8 +61,14 @@ catchup: false
 # Where raw rows come from. Either a function `extract(start, end)` that returns a pandas DataFrame ...
 source:
   python: {function: "pipelines.$name:extract"}
-# ... or files, one or several per partition:
+# ... or files (.parquet, .csv, .jsonl; the latter two also .gz), one or several per partition, here or on S3:
 #   files: {glob: "data/$name/{partition}.parquet"}
+#   files: {glob: "s3://bucket/$name/{partition}/*.csv.gz", connection: aws_default}
+# ... or a query, or another Delta table. Credentials are named by the id of an Airflow connection:
+#   sql: {connection: warehouse, query: "select * from $name where at >= :start and at < :end order by at"}
+#   delta: {uri: "s3://bucket/$name", time: at, connection: aws_default}
+# A run waits for data that arrives late, without a worker, until `timeout` has passed:
+# wait: {timeout: 6 hours, every: 5 minutes}
 
 # The columns with each row's event time, with what identifies a row, and with what to predict.
 time: dispatched_at

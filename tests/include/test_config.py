@@ -100,7 +100,7 @@ def test_three_errors_give_three_lines(folder: Path) -> None:
 
 
 METRICS = "roc_auc, average_precision, log_loss, accuracy"
-SPAN = "a whole number of hours, days, weeks or months"
+SPAN = "a whole number of seconds, minutes, hours, days, weeks or months"
 RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`."
 
 
@@ -185,7 +185,10 @@ RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`
             {"monitor": {"retrain_on": ["rain"]}},
             ["monitor.retrain_on[0] must be one of column_drift, prediction_drift, performance. Got 'rain'."],
         ),
-        ({"source": {"pyton": {}}}, ["source must be one of files, python. Got 'pyton'. Perhaps python is meant."]),
+        (
+            {"source": {"pyton": {}}},
+            ["source must be one of delta, files, python, sql. Got 'pyton'. Perhaps python is meant."],
+        ),
         ({"source": {"files": {}}}, ["source.files.glob is required."]),
         (
             {"source": {"python": {"function": "here"}}},
