@@ -45,7 +45,8 @@ def ingest(
     where = f"{RAW}[{partition.key}]"
     extracted = pipeline.source.extract(partition, connections)
     enforcement = Enforcement(pipeline, partition, reports_dir)
-    facts = {"origins": [asdict(origin) for origin in extracted.origins], "changes": enforcement.told}
+    origins = [asdict(origin) for origin in extracted.origins]
+    facts = {"origins": origins, "changes": enforcement.told, "missing": enforcement.missing}
     rows = _checked(pipeline, partition, where, enforcement.conform(extracted.rows))
     ref = store.write(RAW, partition, rows, evolve=True, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
