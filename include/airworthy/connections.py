@@ -87,7 +87,8 @@ def from_fields(
     else:
         driver = _DRIVERS.get(conn_type, conn_type)
         number = int(port) if port else None
-        url = URL.create(driver, login or None, password or None, host or None, number, schema or None, plain)
+        user = login or ("" if password else None)  # Redis has passwords without a user
+        url = URL.create(driver, user, password or None, host or None, number, schema or None, plain)
     return Connection(id=connection_id, uri=url.render_as_string(hide_password=False))
 
 
