@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
 
 from airworthy.config import Expectation, Pipeline, Strict
 from airworthy.errors import DataError, Problems
@@ -18,7 +20,7 @@ from airworthy.expectations import Outcome, run
 from airworthy.pages import Section, write_page, write_whole
 from airworthy.partitions import Partition
 from airworthy.stages.ingest import RAW
-from airworthy.store import Store, TableRef
+from airworthy.store import PARTITION, Store, TableRef, chunks
 
 QUARANTINE = "quarantine"
 ROW = "row"
@@ -73,25 +75,26 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
             one could not be judged, or more rows fail than `checks.allowed_bad_share`. The results are
             stored before.
     """
-    frame = store.read(RAW, partitions=[partition.key], version=raw.version)
-    allowed = _allowed(pipeline, len(frame))
-    outcomes = run(frame, [*implied(pipeline), *pipeline.checks.expectations], listed=allowed)
-    bad, failed = _bad_rows(frame, outcomes)
-    quarantine = _store_bad_rows(store, partition, frame, failed)
+    rows = _rows(store, partition, raw)
+    count = rows.count_rows()
+    allowed = _allowed(pipeline, count)
+    outcomes = run(rows, [*implied(pipeline), *pipeline.checks.expectations], listed=allowed)
+    bad, failed = _bad_rows(outcomes)
+    quarantine = _store_bad_rows(store, partition, rows, failed)
     found = Validation(
         raw=raw,
         quarantine=quarantine,
-        rows=len(frame),
+        rows=count,
         bad_rows=bad,
         failures=tuple(map(_failure, (one for one in outcomes if one.status != "passed"))),
         page=page_path(pipeline, partition),
     )
     where = f"{RAW}[{partition.key}]"
     problems = list(_problems(pipeline, where, found, outcomes))
-    _write_reports(pipeline, found, outcomes, problems, frame, failed, reports_dir)
+    _write_reports(pipeline, found, outcomes, problems, rows, failed, reports_dir)
     if problems:
         raise Problems(where, problems)
-    log.info("%s: %d expectations, %d of %d rows in quarantine", where, len(outcomes), bad, len(frame))
+    log.info("%s: %d expectations, %d of %d rows in quarantine", where, len(outcomes), bad, count)
     return found
 
 
@@ -107,31 +110,51 @@ def implied(pipeline: Pipeline) -> list[Expectation]:
     return [one for one in (some, *complete, unique) if one not in pipeline.checks.expectations]
 
 
+def _rows(store: Store, partition: Partition, raw: TableRef) -> ds.Dataset:
+    """Returns the raw rows, which are not read yet, in their order and without the store's own column."""
+    scan = store.scan(RAW, partitions=[partition.key], version=raw.version)
+    return scan.replace_schema(pa.schema([field for field in scan.schema if field.name != PARTITION]))
+
+
 def _allowed(pipeline: Pipeline, rows: int) -> int:
     return math.floor(pipeline.checks.allowed_bad_share * rows + 1e-9)  # 0.29 * 100 is less than 29
 
 
-def _bad_rows(frame: pd.DataFrame, outcomes: list[Outcome]) -> tuple[int, pd.Series[Any]]:
+def _bad_rows(outcomes: list[Outcome]) -> tuple[int, pd.Series[Any]]:
     """Returns how many rows fail, and the failing expectations by position of the rows that are listed."""
-    titles: dict[int, list[str]] = {}
-    unlisted = 0
-    for outcome in outcomes:
-        if outcome.status == "failed" and outcome.is_row_level and not outcome.is_warning:
-            if outcome.rows is None:
-                unlisted = max(unlisted, outcome.unexpected)
-            else:
-                for row in outcome.rows.tolist():
-                    titles.setdefault(row, []).append(outcome.title)
-    listed = pd.Series({row: ", ".join(dict.fromkeys(titles[row])) for row in sorted(titles)}, dtype=object)
-    return max(len(listed), unlisted), listed
+    critical = [one for one in outcomes if one.status == "failed" and one.is_row_level and not one.is_warning]
+    unlisted = max((one.unexpected for one in critical if one.rows is None), default=0)
+    listed = [(one.title, one.rows) for one in critical if one.rows is not None]
+    positions = np.unique(np.concatenate([np.array([], "int64"), *(rows for _, rows in listed)]))
+    failed = np.array([np.isin(positions, rows) for _, rows in listed], bool).reshape(len(listed), len(positions))
+    sets, codes = np.unique(failed, axis=1, return_inverse=True)  # a few sets of expectations, whatever the rows
+    titles = [
+        ", ".join(dict.fromkeys(title for (title, _), fails in zip(listed, one, strict=True) if fails))
+        for one in sets.T
+    ]
+    labels = pd.Series(np.array(titles, object)[codes.reshape(-1)] if titles else [], index=positions, dtype=object)
+    return max(len(positions), unlisted), labels
 
 
-def _store_bad_rows(store: Store, partition: Partition, frame: pd.DataFrame, failed: pd.Series[Any]) -> TableRef | None:
+def _store_bad_rows(store: Store, partition: Partition, rows: ds.Dataset, failed: pd.Series[Any]) -> TableRef | None:
     if failed.empty and store.version(QUARANTINE) is None:
         return None
-    rows = failed.index.to_numpy(dtype="int64")
-    bad = frame.iloc[rows].assign(**{ROW: rows, FAILED: failed.to_numpy()})
-    return store.write(QUARANTINE, partition, bad, like=RAW)
+    return store.write(QUARANTINE, partition, _chosen(rows, failed), like=RAW)
+
+
+def _chosen(rows: ds.Dataset, failed: pd.Series[Any]) -> Iterator[pa.Table]:
+    """Yields the failing rows with their positions and what they fail, reading no further than the last."""
+    positions = failed.index.to_numpy(dtype="int64")
+    start = taken = 0
+    for chunk in chunks(rows):
+        if taken == len(positions):
+            return
+        end = int(np.searchsorted(positions, start + chunk.num_rows))
+        if end > taken:
+            here = positions[taken:end]
+            found = chunk.take(here - start).append_column(ROW, pa.array(here))
+            yield found.append_column(FAILED, pa.array(failed.iloc[taken:end], pa.string()))
+        start, taken = start + chunk.num_rows, end
 
 
 def _failure(outcome: Outcome) -> Failure:
@@ -158,7 +181,7 @@ def _write_reports(
     found: Validation,
     outcomes: list[Outcome],
     problems: list[DataError],
-    frame: pd.DataFrame,
+    rows: ds.Dataset,
     failed: pd.Series[Any],
     reports_dir: Path,
 ) -> None:
@@ -170,18 +193,18 @@ def _write_reports(
         f"{found.rows} rows of version {found.raw.version} of the table {RAW}: {blocked}. {found.bad_rows} rows fail; "
         f"up to {pipeline.checks.allowed_bad_share:.2%} of them may, and go to quarantine."
     )
-    rows = [_expectation_row(outcome) for outcome in sorted(outcomes, key=lambda one: one.status == "passed")]
+    judged = [_expectation_row(outcome) for outcome in sorted(outcomes, key=lambda one: one.status == "passed")]
     sections = [
         Section("Result", "\n\n".join([summary, *map(str, problems)])),
-        Section("Expectations", table=(("expectation", "with", "result", ""), rows)),
+        Section("Expectations", table=(("expectation", "with", "result", ""), judged)),
     ]
     if len(failed):
-        sample = frame.iloc[failed.index[:SAMPLES]]
-        failing = [
-            (n, failed[n], *map(_text, frame_row)) for n, frame_row in zip(sample.index, sample.to_numpy(), strict=True)
-        ]
+        sample = pa.concat_tables(_chosen(rows, failed[:SAMPLES])).to_pandas()
+        sample.insert(0, FAILED, sample.pop(FAILED))
+        sample.insert(0, ROW, sample.pop(ROW))
+        failing = [tuple(map(_text, row)) for row in sample.to_numpy()]
         title = f"Failing rows ({min(SAMPLES, len(failed))} of {len(failed)} in quarantine)"
-        sections.append(Section(title, table=((ROW, FAILED, *sample.columns), failing)))
+        sections.append(Section(title, table=(tuple(sample.columns), failing)))
     write_page(page, f"{pipeline.name}: validation of {found.raw.partition}", sections)
 
 
