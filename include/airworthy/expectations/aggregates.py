@@ -6,7 +6,6 @@ function and one line.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -146,12 +145,12 @@ def _groups(query: Query, of: Kwargs, counted: str = "") -> str:
 
 
 def _median(rows: Rows, of: Kwargs, kwargs: Kwargs) -> float:
-    return _quantiles(rows, of, [0.5], "midpoint", _ADDED)[0]
+    return _quantiles(rows, of, [0.5], "median", _ADDED)[0]
 
 
 def _quantile_values(rows: Rows, of: Kwargs, kwargs: Kwargs) -> list[float]:
     interpolation = kwargs.get("allow_relative_error") or "nearest"
-    if not isinstance(interpolation, str):
+    if interpolation not in ("linear", "lower", "higher", "midpoint", "nearest"):
         raise UntranslatableError(f"there is no interpolation {interpolation}")
     return _quantiles(rows, of, kwargs["quantiles"], interpolation, {"number"})
 

@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 from airworthy.config import Expectation
 from airworthy.expectations import pandas_engine
 from airworthy.expectations.failing import SHOWN, find
-from airworthy.expectations.outcome import MASK, Outcome, columns_of, judge, title
+from airworthy.expectations.outcome import Outcome, columns_of, judge, title
 from airworthy.expectations.plan import (
     UNEXPECTED_COUNT,
     UNEXPECTED_POSITIONS,
@@ -136,15 +136,14 @@ class Judge:
 
     def _positions(self, check: Check, values: dict[Any, Any]) -> np.ndarray | None:
         """Completes the values with those of failing rows, and returns where these are."""
-        wanted = check.metrics.get(
-            next((name for name in check.metrics if name.endswith(UNEXPECTED_VALUES)), ""),
-        )
+        wanted = next((one for name, one in check.metrics.items() if name.endswith(UNEXPECTED_VALUES)), None)
         if wanted is None:
             return None
         condition = condition_of(wanted.metric_name)
         failing = values[check.metrics[condition + UNEXPECTED_COUNT].id]
         all_rows = failing <= self._listed
-        positions, first = np.array([], dtype="int64"), []
+        positions: np.ndarray = np.array([], dtype="int64")
+        first: list[Any] = []
         if failing:
             of, kwargs = wanted.metric_domain_kwargs, wanted.metric_value_kwargs or {}
             positions, first = find(self._rows, condition, of, kwargs, all_rows=all_rows)
@@ -189,6 +188,3 @@ def run(
     """
     with opened(rows) as source:
         return Judge(source, listed, masked).judge(expectations)
-
-
-__all__ = ["MASK", "Outcome", "run"]

@@ -83,6 +83,8 @@ def judge(outcome: Outcome, found: dict[str, Any], masked: Collection[str]) -> N
     details = found["result"]
     outcome.status = "passed" if found["success"] else "failed"
     failed = outcome.status == "failed"
+    if "element_count" not in details:  # it judged the type of a column, not its values
+        outcome.is_row_level = False
     if outcome.is_row_level and failed:
         outcome.unexpected = int(details["unexpected_count"])
         seen = list(dict.fromkeys(map(_show, details["partial_unexpected_list"])))

@@ -46,7 +46,7 @@ def _implementation(expectation: Expectation) -> Any:
 
 def engine(frame: pd.DataFrame) -> Any:
     """Returns Great Expectations' engine for metrics of a frame."""
-    from great_expectations.execution_engine import PandasExecutionEngine
+    from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 
     return PandasExecutionEngine(batch_data_dict={"rows": frame})
 

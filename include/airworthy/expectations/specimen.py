@@ -13,7 +13,12 @@ from airworthy.config import Expectation
 from airworthy.expectations.pandas_engine import build, validate
 from airworthy.expectations.rows import Family, Rows
 
-_SAMPLES: dict[Family, Any] = {"number": 1, "string": "text", "bool": True, "timestamp": datetime(2000, 1, 1, tzinfo=UTC)}
+_SAMPLES: dict[Family, Any] = {
+    "number": 1,
+    "string": "text",
+    "bool": True,
+    "timestamp": datetime(2000, 1, 1, tzinfo=UTC),
+}
 
 
 def specimen(rows: Rows) -> pd.DataFrame:

@@ -34,13 +34,15 @@ def quantiles(rows: Rows, of: Domain, wanted: Sequence[float], interpolation: st
     if not count:
         return [math.nan for _ in wanted]
     places = [(count - 1) * float(quantile) for quantile in wanted]
-    needed = sorted({side for place in places for side in (math.floor(place), math.ceil(place))})
+    needed = sorted({0, count - 1, *(side for place in places for side in (math.floor(place), math.ceil(place)))})
     text = (
         f"SELECT list(value ORDER BY number) FROM (SELECT {value} AS value, row_number() OVER (ORDER BY {value}) - 1 "
         f"AS number FROM {query.source()} WHERE {found.where}) WHERE number IN ({', '.join(map(str, needed))})"
     )
     (values,) = rows.first(query, text)
     ranked = dict(zip(needed, values, strict=True))
+    if interpolation in ("linear", "midpoint") and math.isinf(values[-1] - values[0]):
+        raise UntranslatableError("NumPy interpolates next to an infinity in its own way")
     return [_between(ranked[math.floor(place)], ranked[math.ceil(place)], place, interpolation) for place in places]
 
 
@@ -51,7 +53,7 @@ def _between(low: float, high: float, place: float, interpolation: str) -> float
         return high
     if interpolation == "nearest":
         return low if round(place) == math.floor(place) else high  # Python rounds halves to even, as NumPy does
-    if interpolation == "midpoint":
+    if interpolation in ("midpoint", "median"):
         return (low + high) / 2
     if interpolation == "linear":
         share = place - math.floor(place)

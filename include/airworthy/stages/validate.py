@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from airworthy.config import Expectation, Pipeline, Strict
+from airworthy.content import PARTITION
 from airworthy.errors import DataError, Problems
 from airworthy.expectations import Outcome, run
 from airworthy.pages import Section, write_page, write_whole
 from airworthy.partitions import Partition
 from airworthy.stages.ingest import RAW
-from airworthy.store import PARTITION, Store, TableRef, chunks
+from airworthy.store import Store, TableRef, chunks
 
 QUARANTINE = "quarantine"
 ROW = "row"
