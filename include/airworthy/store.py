@@ -7,30 +7,32 @@ import json
 import os
 import random
 import time as clock
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
-from airworthy.content import CHUNK, PARTITION, TIMESTAMP, Content, Rows, Types, digest
-from airworthy.errors import ConflictError, DataError, Problems
+from airworthy.columns import TIMESTAMP
+from airworthy.content import PARTITION, Content, Digest, Rows, Types, completed, evolved
+from airworthy.errors import ConflictError, DataError
 from airworthy.partitions import Partition, utc
 
 ATTEMPTS = 12
 
 # Old versions are what makes a training run reproducible, so the log must never be cleaned up on its own.
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 36500 days"}
-_WRITER = WriterProperties(
-    compression="SNAPPY", max_row_group_size=CHUNK
-)  # a row group is what a writer holds in memory
+Facts: TypeAlias = Mapping[str, Any]
 _FACTS = "airworthy"  # the key of a commit's metadata
 
 
@@ -93,7 +95,8 @@ class Store:
         rows: Rows,
         *,
         like: str | None = None,
-        facts: Mapping[str, Any] | None = None,
+        evolve: bool = False,
+        facts: Facts | None = None,
     ) -> TableRef:
         """Leaves exactly these rows, in order, in one partition; no rows leave none.
 
@@ -107,19 +110,25 @@ class Store:
             rows: A frame, whose index is ignored, or chunks of rows, which are never all in memory.
             facts: What `history` tells of this write, as JSON values.
             like: A table that knows the types of columns in which the first partition holds no value.
+            evolve: Whether the table takes over columns it does not have, missing in its other rows, and lets
+                int64 become float64; both typed as in `like` where that has the column.
 
         Raises:
             DataError: A column holds several types, or no rows would have to create the table.
-            Problems: The columns are not those of the table; every difference is named.
+            Problems: The columns are not those of the table, or cannot become them; every difference is named.
             ConflictError: Others kept writing the same partition.
         """
         where = f"{table}[{partition.key}]"
-        with Content(where, rows) as content:
+        opened = None if evolve else self._open(table)
+        content = self._content(table, partition.key, rows, None if opened is None else _types(opened))
+        try:
             for attempt in range(ATTEMPTS):
                 try:
-                    return self._write(table, partition, content, like, facts or {})
+                    return self._publish(table, partition, content, like, evolve, facts or {})
                 except CommitFailedError:
                     clock.sleep(random.uniform(0, 0.05 * (attempt + 1)))
+        finally:
+            content.remove()
         hint = "Run it again when the other writers are done"
         raise ConflictError(where, f"was written by others {ATTEMPTS} times meanwhile", hint=hint)
 
@@ -150,7 +159,7 @@ class Store:
         if between is not None:
             start, end = (pa.scalar(utc(moment), TIMESTAMP) for moment in between)
             chosen = (ds.field(time) >= start) & (ds.field(time) < end)
-        found = _dataset(self._opened(table, version), partitions, chosen)
+        found = self._dataset(table, self._opened(table, version), partitions, chosen)
         names = [name for name in found.schema.names if name != PARTITION] if columns is None else list(columns)
         try:
             frame: pd.DataFrame = found.to_table(columns=names, filter=chosen).to_pandas()
@@ -166,7 +175,7 @@ class Store:
         Raises:
             DataError: There is no such table or version.
         """
-        return _dataset(self._opened(table, version), partitions)
+        return self._dataset(table, self._opened(table, version), partitions)
 
     def history(self, table: str) -> list[Write]:
         """Returns every write of a partition, oldest first; none if the table does not exist."""
@@ -209,50 +218,100 @@ class Store:
             where = table if version is None else f"{table}, version {version}"
             raise DataError(where, f"must be a readable Delta table at {self.uri(table)}", str(error)) from None
 
-    def _write(
-        self, table: str, partition: Partition, content: Content, like: str | None, facts: Mapping[str, Any]
+    def _content(self, table: str, key: str, rows: Rows, types: Types | None) -> Content:
+        return Content(f"{table}[{key}]", rows, f"{PARTITION}={key}", self._filesystem(table), types)
+
+    def _publish(
+        self, table: str, partition: Partition, content: Content, like: str | None, evolve: bool, facts: Facts
     ) -> TableRef:
-        where = f"{table}[{partition.key}]"
         opened = self._open(table)
-        if opened is None and not content.rows:
-            raise DataError(where, "must hold rows, because the first partition gives the table its columns")
-        types = self._types(where, opened, content, like)
-        found = digest(content.typed(types), types)
-        names = {"table": table, "partition": partition.key, "rows": content.rows, "digest": found}
-        schema = pa.schema([*types.items(), (PARTITION, pa.string())])
+        where = f"{table}[{partition.key}]"
         if opened is None:
-            opened = self._create(table, schema)
-        elif digest(chunks(_dataset(opened, [partition.key])), types) == found:
+            if not content.rows:
+                raise DataError(where, "must hold rows, because the first partition gives the table its columns")
+            content.retype(completed(where, content.types, self._like(like)))
+            opened = self._create(table, content.types)
+        elif evolve:
+            types = evolved(where, _types(opened), content.types, self._like(like))
+            self._widen(table, opened, types)
+            content.retype(types)
+        else:
+            content.retype(_types(opened))
+        names = {"table": table, "partition": partition.key, "rows": content.rows, "digest": content.digest}
+        if _digest(self._dataset(table, opened, [partition.key]), content.rows) == content.digest:
             return TableRef(**names, version=opened.version(), changed=False)
-        write_deltalake(
-            opened,
-            pa.RecordBatchReader.from_batches(schema, _keyed(content.typed(types), partition.key, schema)),
+        added = content.finish(partition.key)
+        opened.create_write_transaction(
+            [] if added is None else [added],
             mode="overwrite",
-            predicate=f"{PARTITION} = '{partition.key}'",
-            writer_properties=_WRITER,
-            commit_properties=CommitProperties(custom_metadata={"airworthy": json.dumps({**names, "facts": facts})}),
+            schema=_schema(content.types),
+            partition_by=[PARTITION],
+            partition_filters=[(PARTITION, "=", partition.key)],
+            commit_properties=CommitProperties(
+                custom_metadata={_FACTS: json.dumps({**names, "facts": facts})},
+                max_commit_retries=0,  # whoever commits must have seen what the others did
+            ),
         )
-        return TableRef(**names, version=opened.version(), changed=True)
+        content.keep()
+        return TableRef(**names, version=opened.version() + 1, changed=True)
 
-    def _types(self, where: str, opened: DeltaTable | None, content: Content, like: str | None) -> Types:
-        """Returns the types of a table's columns, or of the table that the content is to create."""
-        if opened is not None:
-            types = _types(opened)
-            if content.types and (problems := _name_problems(where, content.types, types)):
-                raise Problems(where, problems)
-            return types
-        model = None if like is None else self._open(like)
-        known = {} if model is None else _types(model)
-        types = {
-            name: known.get(name, kind) if pa.types.is_null(kind) else kind for name, kind in content.types.items()
-        }
-        hint = "Give it a type in the code that makes it, e.g. astype('float64')"
-        rule = "must hold a value, because the first partition gives a column its type"
-        if untyped := [name for name, kind in types.items() if pa.types.is_null(kind)]:
-            raise Problems(where, [DataError(f"{where}: {name}", rule, hint=hint) for name in untyped])
-        return types
+    def _like(self, table: str | None) -> Types:
+        opened = None if table is None else self._open(table)
+        return {} if opened is None else _types(opened)
 
-    def _create(self, table: str, schema: pa.Schema) -> DeltaTable:
+    def _widen(self, table: str, opened: DeltaTable, types: Types) -> None:
+        """Leaves all files of a table with the types that its columns are to have; old versions stay as they are.
+
+        A Delta table is one type a column, in every file of a version.
+        """
+        known = _types(opened)
+        if all(types[name] == kind for name, kind in known.items()):
+            return
+        wide = {name: types[name] for name in known}
+        contents: dict[str, Content] = {}
+        try:
+            for key in self.partitions(table, opened.version()):
+                rows = chunks(self._dataset(table, opened, [key]))
+                contents[key] = self._content(table, key, rows, wide)
+            opened.create_write_transaction(
+                [added for key, content in contents.items() if (added := content.finish(key)) is not None],
+                mode="overwrite",
+                schema=_schema(wide),
+                partition_by=[PARTITION],
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+            for content in contents.values():
+                content.keep()
+        finally:
+            for content in contents.values():
+                content.remove()
+        opened.update_incremental()
+
+    def _filesystem(self, table: str) -> fs.FileSystem:
+        """Returns the table's folder as a file system."""
+        if "://" in self._uri:
+            return fs.PyFileSystem(DeltaStorageHandler(self.uri(table)))
+        return fs.SubTreeFileSystem(str(Path(self.uri(table)).absolute()), fs.LocalFileSystem())
+
+    def _dataset(
+        self,
+        table: str,
+        opened: DeltaTable,
+        partitions: Sequence[str] | None = None,
+        chosen: ds.Expression | None = None,
+    ) -> ds.FileSystemDataset:
+        """Returns the files that may hold chosen rows of these partitions, in order; a Delta log has none."""
+        whole = opened.to_pyarrow_dataset(filesystem=self._filesystem(table))
+        wanted = ds.scalar(True) if chosen is None else chosen
+        if partitions is not None:
+            wanted &= ds.field(PARTITION).isin(list(partitions))
+        fragments = sorted(
+            whole.get_fragments(filter=wanted),
+            key=lambda fragment: (ds.get_partition_keys(fragment.partition_expression)[PARTITION], fragment.path),
+        )
+        return ds.FileSystemDataset(fragments, whole.schema, ds.ParquetFileFormat(), whole.filesystem)
+
+    def _create(self, table: str, types: Types) -> DeltaTable:
         """Returns a new table without rows.
 
         Raises:
@@ -262,7 +321,7 @@ class Store:
             if self._open(table) is not None:
                 raise CommitFailedError(f"{table} exists by now")
             return DeltaTable.create(
-                self.uri(table), schema, mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
+                self.uri(table), _schema(types), mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
             )
 
 
@@ -281,54 +340,45 @@ def _alone(folder: str) -> Iterator[None]:
         os.close(handle)
 
 
+def _schema(types: Types) -> Schema:
+    return Schema.from_arrow(pa.schema([*types.items(), (PARTITION, pa.string())]))
+
+
 def _types(table: DeltaTable) -> Types:
     schema = pa.schema(table.schema())
     return {field.name: field.type for field in schema if field.name != PARTITION}
 
 
-def _dataset(table: DeltaTable, partitions: Sequence[str] | None, chosen: ds.Expression | None = None) -> ds.Dataset:
-    """Returns the files of these partitions, in order; a Delta log lists them in no useful order."""
-    whole = table.to_pyarrow_dataset()
-    wanted = ds.scalar(True) if chosen is None else chosen
-    if partitions is not None:
-        wanted &= ds.field(PARTITION).isin(list(partitions))
-    fragments = sorted(
-        whole.get_fragments(filter=wanted),
-        key=lambda fragment: (ds.get_partition_keys(fragment.partition_expression)[PARTITION], fragment.path),
-    )
-    if not fragments:
-        return ds.dataset(whole.schema.empty_table())
-    return ds.FileSystemDataset(fragments, whole.schema, fragments[0].format, fragments[0].filesystem)
+def _digest(rows: ds.FileSystemDataset, expected: int) -> str | None:
+    """Returns the digest of the rows, or None if they are not as many as expected."""
+    if rows.count_rows() != expected:
+        return None
+    found = Digest(name for name in rows.schema.names if name != PARTITION)
+    for chunk in chunks(rows):
+        found.add(chunk)
+    return found.hexdigest()
 
 
-def chunks(rows: ds.Dataset, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yields the rows in order, `CHUNK` at a time, with few of them in memory.
+def chunks(rows: ds.FileSystemDataset, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yields the rows in order, a row group at a time, with few of them in memory.
 
     Args:
         rows: What `Store.scan` returned.
         columns: Only these. Default: all but `partition`.
     """
     names = [name for name in rows.schema.names if name != PARTITION] if columns is None else list(columns)
-    for batch in rows.to_batches(columns=names, batch_size=CHUNK, batch_readahead=2, fragment_readahead=1):
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch])
+    schema = pa.schema([rows.schema.field(name) for name in names])
+    for path in rows.files:
+        with rows.filesystem.open_input_file(path) as opened:
+            file = pq.ParquetFile(opened)
+            there = [name for name in names if name in file.schema_arrow.names]
+            # Arrow's own iterators hold on to what they have read.
+            for number in range(file.num_row_groups):
+                found = file.read_row_group(number, columns=there)
+                for name in set(names) - set(there):  # a column the table got later
+                    found = found.append_column(name, pa.nulls(len(found), schema.field(name).type))
+                yield found.select(names).cast(schema)
 
 
 def _moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _keyed(rows: Iterable[pa.Table], key: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for chunk in rows:
-        whole = chunk.append_column(PARTITION, pa.array([key] * chunk.num_rows, pa.string()))
-        yield from whole.cast(schema).to_batches()
-
-
-def _name_problems(where: str, names: Collection[str], wanted: Collection[str]) -> list[DataError]:
-    hint = "A changed set of columns needs a new table: move the old one away and fill it again"
-    lost = [name for name in wanted if name not in names]
-    added = [name for name in names if name not in wanted]
-    return [
-        *(DataError(f"{where}: {name}", "is a column of the table, but missing here") for name in lost),
-        *(DataError(f"{where}: {name}", "is not a column of the table", hint=hint) for name in added),
-    ]

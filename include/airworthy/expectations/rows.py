@@ -13,10 +13,14 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs as fs
 
 MEMORY = "512MB"  # of DuckDB, which writes to disk what is more
 BATCH = 65_536
 POSITION = "position"
+
+SCANNED = "scanned"  # Arrow reads the rows
+FILES = "files"  # DuckDB reads them itself, which takes half the memory
 
 Family = Literal["number", "string", "bool", "timestamp", "other"]
 
@@ -75,15 +79,16 @@ class Query:
         Args:
             numbered: Whether they also have their position.
         """
-        names = [self._value(number, name) for number, name in sorted(self.columns.items())]
+        values = [self._value(number, name) for number, name in sorted(self.columns.items())]
         if numbered:
-            names.append(f"row_number() OVER () - 1 AS {POSITION}")
-        return f"(SELECT {', '.join(names) or '1'} FROM rows)"
+            values.append(f"row_number() OVER () - 1 AS {POSITION}")
+        return f"(SELECT {', '.join(values) or '1'} FROM {self.rows.table})"
 
     def _value(self, number: int, name: str) -> str:
+        value = f"c{number}" if self.rows.table == SCANNED else '"' + name.replace('"', '""') + '"'
         if pa.types.is_floating(self._schema.field(name).type):
-            return f"nullif(c{number}, 'NaN'::DOUBLE) AS c{number}"
-        return f"c{number}"
+            return f"nullif({value}, 'NaN'::DOUBLE) AS c{number}"
+        return f"{value} AS c{number}"
 
 
 class Rows:
@@ -92,6 +97,10 @@ class Rows:
     def __init__(self, dataset: ds.Dataset, connection: duckdb.DuckDBPyConnection) -> None:
         self._dataset = dataset
         self._connection = connection
+        self.table = SCANNED
+        if files := _files(dataset):
+            self.table = FILES
+            connection.read_parquet(files, hive_partitioning=False).create_view(FILES)
         self._known: dict[str, list[Any]] = {}
         self.schema: pa.Schema = dataset.schema
 
@@ -101,6 +110,8 @@ class Rows:
 
     def run(self, query: Query, text: str) -> pa.Table:
         """Returns the answer to a query that reads `query.source()`."""
+        if self.table != SCANNED:
+            return self._connection.sql(text, params=query.values).to_arrow_table()
         names = query.columns or {0: self.schema.names[0]}
         scanner = self._dataset.scanner(
             columns={f"c{number}": ds.field(name) for number, name in names.items()},
@@ -108,11 +119,11 @@ class Rows:
             batch_readahead=2,
             fragment_readahead=1,
         )
-        self._connection.register("rows", scanner)
+        self._connection.register(SCANNED, scanner)
         try:
             return self._connection.sql(text, params=query.values).to_arrow_table()
         finally:
-            self._connection.unregister("rows")
+            self._connection.unregister(SCANNED)
 
     def first(self, query: Query, text: str) -> list[Any]:
         """Returns the values of the first row of the answer, which is asked for once only."""
@@ -130,6 +141,25 @@ class Rows:
         """Returns all rows, in memory."""
         frame: pd.DataFrame = self._dataset.to_table(columns=None if columns is None else list(columns)).to_pandas()
         return frame
+
+
+def _files(dataset: ds.Dataset) -> list[str]:
+    """Returns the paths of Parquet files that DuckDB would read as Arrow does; none if there are others."""
+    if not isinstance(dataset, ds.FileSystemDataset) or not isinstance(dataset.format, ds.ParquetFileFormat):
+        return []
+    system = dataset.filesystem
+    folder = system.base_path if isinstance(system, fs.SubTreeFileSystem) else ""
+    local = system.base_fs if isinstance(system, fs.SubTreeFileSystem) else system
+    names = {name.lower() for name in dataset.schema.names}  # in which DuckDB ignores case
+    if not isinstance(local, fs.LocalFileSystem) or len(names) < len(dataset.schema.names):
+        return []
+    wanted = dict(zip(dataset.schema.names, dataset.schema.types, strict=True))
+    for fragment in dataset.get_fragments():
+        there = dict(zip(fragment.physical_schema.names, fragment.physical_schema.types, strict=True))
+        if not wanted.items() <= there.items():
+            return []
+    paths = [f"{folder}{path}" for path in dataset.files]
+    return [] if any(set(path) & set("*?[") for path in paths) else paths
 
 
 @contextmanager

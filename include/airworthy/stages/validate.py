@@ -55,6 +55,7 @@ class Validation(Strict):
         page: The page's path below `reports_dir`; the results as JSON are beside it.
     """
 
+    partition: str
     raw: TableRef
     quarantine: TableRef | None
     rows: int
@@ -83,6 +84,7 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
     bad, failed = _bad_rows(outcomes)
     quarantine = _store_bad_rows(store, partition, rows, failed)
     found = Validation(
+        partition=partition.key,
         raw=raw,
         quarantine=quarantine,
         rows=count,
@@ -140,7 +142,7 @@ def _bad_rows(outcomes: list[Outcome]) -> tuple[int, pd.Series[Any]]:
 def _store_bad_rows(store: Store, partition: Partition, rows: ds.Dataset, failed: pd.Series[Any]) -> TableRef | None:
     if failed.empty and store.version(QUARANTINE) is None:
         return None
-    return store.write(QUARANTINE, partition, _chosen(rows, failed), like=RAW)
+    return store.write(QUARANTINE, partition, _chosen(rows, failed), like=RAW, evolve=True)
 
 
 def _chosen(rows: ds.Dataset, failed: pd.Series[Any]) -> Iterator[pa.Table]:
@@ -206,7 +208,7 @@ def _write_reports(
         failing = [tuple(map(_text, row)) for row in sample.to_numpy()]
         title = f"Failing rows ({min(SAMPLES, len(failed))} of {len(failed)} in quarantine)"
         sections.append(Section(title, table=(tuple(sample.columns), failing)))
-    write_page(page, f"{pipeline.name}: validation of {found.raw.partition}", sections)
+    write_page(page, f"{pipeline.name}: validation of {found.partition}", sections)
 
 
 def _expectation_row(outcome: Outcome) -> tuple[str, ...]:
