@@ -1,9 +1,8 @@
 """Fifty expectations on one partition of 50 columns: here, plain Great Expectations on pandas, and SQL written by hand.
 
 `AIRWORTHY_BENCHMARK_ROWS` says how many rows. Each side runs alone in a process of its own, reads the same Delta
-partition, and must come to the same verdicts and the same failing rows. Seconds are those after imports.
-
-A run on two cores: see the closing lines of the test's output.
+partition, and must come to the same verdicts and the same failing rows. Seconds are those after imports; those
+of the CPU say more where other programs run. `AIRWORTHY_BENCHMARK_WITHOUT` names sides to leave out, by commas.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ TIMES = [f"t{number}" for number in range(3)]
 SUITE: list[tuple[str, dict[str, Any]]] = [
     ("expect_table_row_count_to_be_between", {"min_value": 1}),
     ("expect_column_values_to_be_unique", {"column": "id"}),
-    *(("expect_column_values_to_not_be_null", {"column": name}) for name in ["id", "n", *BOOLEANS, *TIMES]),
+    *(("expect_column_values_to_not_be_null", {"column": name}) for name in ["id", "n", *TIMES]),
     *(("expect_column_values_to_be_between", {"column": name, "min_value": 0, "max_value": 999}) for name in INTEGERS),
     *(("expect_column_values_to_be_between", {"column": name, "min_value": -90}) for name in FLOATS[:8]),
-    *(("expect_column_values_to_be_in_set", {"column": name, "value_set": WORDS}) for name in TEXTS[:7]),
+    *(("expect_column_values_to_be_in_set", {"column": name, "value_set": WORDS}) for name in TEXTS[:6]),
     *(("expect_column_values_to_match_regex", {"column": name, "regex": "^[a-z]+$"}) for name in TEXTS[7:9]),
     ("expect_column_value_lengths_to_be_between", {"column": "s9", "min_value": 4, "max_value": 7}),
     ("expect_column_pair_values_a_to_be_greater_than_b", {"column_A": "t1", "column_B": "t0"}),
@@ -156,12 +155,12 @@ def by_hand(folder: str) -> Verdicts:
     bad = {
         **{f"i{number}": f"i{number} < 0 OR i{number} > 999" for number in range(14)},
         **{name: f"{name} < -90 OR isnan({name})" for name in FLOATS[:8]},
-        **{name: f"{name} NOT IN ({words})" for name in TEXTS[:7]},
+        **{name: f"{name} NOT IN ({words})" for name in TEXTS[:6]},
         **{name: f"NOT regexp_matches({name}, '^[a-z]+$')" for name in TEXTS[7:9]},
         "s9": "length(s9) NOT BETWEEN 4 AND 7",
         "pair": "t1 <= t0 AND (t0 IS NOT NULL OR t1 IS NOT NULL)",
     }
-    present = ["id", "n", *BOOLEANS, *TIMES]
+    present = ["id", "n", *TIMES]
     one_pass = ", ".join(
         [
             "count(*)",
@@ -243,9 +242,11 @@ def test_validation_against_plain_great_expectations_and_sql_by_hand(tmp_path: P
     found = {name: side(name, tmp_path) for name in SIDES if name != "write" and name not in without}
     assert len(SUITE) == 50 and sum(not passed for passed, *_ in found["ours"]["verdicts"]) == 5
     base = found["ours"]
-    print(f"\n{ROWS} rows x 50 columns, 50 expectations\n{'':16}{'seconds':>10}{'peak MB':>10}{'ours / it':>12}")
+    ratio = f"{'ours / it':>11}"
+    print(f"\n{ROWS} rows x 50 columns, 50 expectations\n{'':16}{'seconds':>10}{ratio}{'CPU':>8}{ratio}{'peak MB':>10}")
     for name, one in found.items():
-        print(f"{name:16}{one['seconds']:>10.1f}{one['megabytes']:>10.0f}{base['seconds'] / one['seconds']:>12.2f}")
+        times = "".join(f"{one[key]:>9.1f}{base[key] / one[key]:>11.2f}" for key in ("seconds", "cpu"))
+        print(f"{name:16} {times}{one['megabytes']:>10.0f}")
     for name, one in found.items():
         if name == "plain SUMMARY":  # it has no rows
             assert [passed for passed, *_ in one["verdicts"]] == [passed for passed, *_ in base["verdicts"]]
@@ -259,11 +260,11 @@ def main(name: str, folder: str) -> None:
 
     if name in IMPORTS:
         __import__(IMPORTS[name])
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     verdicts = SIDES[name](folder)
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "megabytes": megabytes, "verdicts": verdicts}))
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "megabytes": megabytes, "verdicts": verdicts}))
 
 
 if __name__ == "__main__":

@@ -68,8 +68,8 @@ class Plan:
                 self.answers[key] = error
 
     def _is_shared(self, metric: Metric) -> bool:
-        name, whole = metric.metric_name, metric.metric_name == "table.row_count"
-        if whole and not metric.metric_domain_kwargs.get("row_condition"):
+        name, of = metric.metric_name, metric.metric_domain_kwargs
+        if name == "table.row_count" and not of.get("row_condition") and not of.get("table"):
             return False  # files know it
         condition = condition_of(name)
         local = name.endswith(UNEXPECTED_COUNT) and condition in CONDITIONS
