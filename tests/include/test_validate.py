@@ -225,6 +225,18 @@ def test_page_and_json_say_what_was_found(world: World) -> None:
     assert len(stored["results"]) == 5
 
 
+def test_personal_values_are_only_in_the_tables(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.rows = parcels(service=["canary"] + ["fast"] * 9)
+    pipeline = checked(world, LIGHT, KNOWN, share=0.5, pii=["service"])
+    with caplog.at_level(logging.DEBUG):
+        found = check(world, pipeline)
+        assert "canary" in world.store.read("quarantine")["service"].tolist()
+        reason = "\n".join(blocked(world, checked(world, KNOWN, share=0, pii=["service"])))
+    told = page(world, pipeline) + caplog.text + reason + found.model_dump_json()
+    told += "".join(path.read_text() for path in world.reports.rglob("*.json"))
+    assert "canary" not in told and "***" in told
+
+
 def test_a_blocked_partition_leaves_its_results(world: World) -> None:
     pipeline = checked(world, KNOWN, {"expect_table_row_count_to_be_between": {"min_value": 11}})
     blocked(world, pipeline)

@@ -55,7 +55,6 @@ class Judge:
         self._rows = rows
         self._listed = listed
         self._masked = masked
-        self._frame: pd.DataFrame | None = None
         self._engine = pandas_engine.engine(rows.schema.empty_table().to_pandas())
 
     def judge(self, expectations: Sequence[Expectation]) -> list[Outcome]:
@@ -157,7 +156,7 @@ class Judge:
     def _on_pandas(self, check: Check) -> None:
         """Judges with Great Expectations on a frame of all rows."""
         try:
-            frame = self._all()
+            frame = self._frame(check.outcome.expectation)
             judge(check.outcome, pandas_engine.validate(frame, check.built).to_json_dict(), self._masked)
             outcome = check.outcome
             if outcome.status == "failed" and outcome.is_row_level and outcome.unexpected <= self._listed:
@@ -165,10 +164,9 @@ class Judge:
         except Exception as error:
             self._error(check, error)
 
-    def _all(self) -> pd.DataFrame:
-        if self._frame is None:
-            self._frame = self._rows.frame()
-        return self._frame
+    def _frame(self, expectation: Expectation) -> pd.DataFrame:
+        columns = columns_of(expectation)
+        return self._rows.frame(columns if columns and pandas_engine.needs_only_its_columns(expectation) else None)
 
     def _error(self, check: Check, error: Exception) -> None:
         check.outcome.status, check.outcome.rows, check.outcome.unexpected = "error", None, 0

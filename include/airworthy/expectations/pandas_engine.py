@@ -38,6 +38,12 @@ def is_row_level(expectation: Expectation) -> bool:
     return issubclass(_implementation(expectation), row_level)
 
 
+def needs_only_its_columns(expectation: Expectation) -> bool:
+    """Returns whether an expectation looks at no other columns than those it names as its own."""
+    its_own = str(_implementation(expectation).__module__).startswith("great_expectations.expectations.core.")
+    return its_own and not expectation.kwargs.get("row_condition")
+
+
 def _implementation(expectation: Expectation) -> Any:
     from great_expectations.expectations.registry import get_expectation_impl
 

@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 from airworthy.config import Expectation, Pipeline, Strict
 from airworthy.content import PARTITION
 from airworthy.errors import DataError, Problems
-from airworthy.expectations import Outcome, run
+from airworthy.expectations import MASK, Outcome, run
 from airworthy.pages import Section, write_page, write_whole
 from airworthy.partitions import Partition
 from airworthy.stages.ingest import RAW
@@ -80,7 +80,8 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
     rows = _rows(store, partition, raw)
     count = rows.count_rows()
     allowed = _allowed(pipeline, count)
-    outcomes = run(rows, [*implied(pipeline), *pipeline.checks.expectations], listed=allowed)
+    expectations = [*implied(pipeline), *pipeline.checks.expectations]
+    outcomes = run(rows, expectations, listed=allowed, masked=pipeline.pii)
     bad, failed = _bad_rows(outcomes)
     quarantine = _store_bad_rows(store, partition, rows, failed)
     found = Validation(
@@ -203,6 +204,7 @@ def _write_reports(
     ]
     if len(failed):
         sample = pa.concat_tables(_chosen(rows, failed[:SAMPLES])).to_pandas()
+        sample = sample.assign(**{name: MASK for name in pipeline.pii if name in sample})
         sample.insert(0, FAILED, sample.pop(FAILED))
         sample.insert(0, ROW, sample.pop(ROW))
         failing = [tuple(map(_text, row)) for row in sample.to_numpy()]
