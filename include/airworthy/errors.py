@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 SHOWN = 10
 
@@ -28,6 +28,17 @@ class AirworthyError(Exception):
         got_text = "" if got is self._MISSING else f" Got {_shorten(repr(got))}."
         hint_text = f" {hint.rstrip('.')}." if hint else ""  # another error's text may serve as a hint
         super().__init__(f"{where}: {rule}.{got_text}{hint_text}")
+
+    def reworded(self, change: Callable[[str], str]) -> Self:
+        """Returns the same error with its rule, value and hint as `change` writes them, and without a cause."""
+        found = type(self).__new__(type(self))
+        found.__dict__.update(self.__dict__)
+        got = self.got
+        if got is not self._MISSING:
+            text = got if isinstance(got, str) else repr(got)
+            got = got if change(text) == text else change(text)
+        AirworthyError.__init__(found, self.where, change(self.rule), got, change(self.hint))
+        return found
 
 
 class ConfigError(AirworthyError):

@@ -83,6 +83,8 @@ def training_key(pipeline: Pipeline, as_of: datetime, rows_digest: str) -> str:
     """Returns the SHA-256 of all that decides what a training gives: rows, moment, declaration and feature code."""
     declared = pipeline.model_dump(mode="json", include={"key", "time", "label", "features", "model", "tune", "train"})
     declared["train"].pop("schedule")
+    if pipeline.pii:
+        declared["pii"] = pipeline.pii
     content = {
         "pipeline": declared,
         "kind": pipeline.model.kind(),
@@ -191,7 +193,8 @@ def _requests(pipeline: Pipeline, data: TrainingData, store: Store) -> tuple[pd.
     key = pipeline.identity
     raw = raw.drop(columns=pipeline.label.column).drop_duplicates(key)
     position = pd.MultiIndex.from_frame(raw[key]).get_indexer(pd.MultiIndex.from_frame(chosen[key]))
-    return raw.iloc[position[position >= 0]].reset_index(drop=True), chosen[position >= 0]
+    found = raw.iloc[position[position >= 0]].reset_index(drop=True)
+    return found.drop(columns=list(pipeline.pii), errors="ignore"), chosen[position >= 0]
 
 
 def _reference(
