@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     command("demo", _demo, "replay a year of real flights through the whole loop")
     added = command("report", _report, "write a pipeline's history as a page: every training run and verdict")
     added.add_argument("pipeline", help="the pipeline's name")
+    added = command("validations", _validations, "show what became of a pipeline's expectations over time")
+    added.add_argument("pipeline", help="the pipeline's name")
+    added.add_argument("--expectation", default="", help="only those whose name or columns hold this text")
+    added.add_argument("--failed", action="store_true", help="only those that do not hold or could not be judged")
     return parser
 
 
@@ -123,10 +127,21 @@ def _demo(_: argparse.Namespace) -> None:
 
 def _report(asked: argparse.Namespace) -> None:
     from airworthy import report
+
+    report.run(asked.pipeline, _environment())
+
+
+def _validations(asked: argparse.Namespace) -> None:
+    from airworthy import validations
+
+    validations.run(asked.pipeline, _environment(), asked.expectation, failed=asked.failed)
+
+
+def _environment() -> Mapping[str, str]:
+    """Returns where the services are; only a stack's own processes are told."""
     from airworthy.stack import find
 
-    # Only a stack's own processes are told where its services are.
-    report.run(asked.pipeline, os.environ if "AIRWORTHY_LEDGER_URL" in os.environ else find().environment)
+    return os.environ if "AIRWORTHY_LEDGER_URL" in os.environ else find().environment
 
 
 def _shown(file: Path) -> Path:

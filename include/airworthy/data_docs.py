@@ -25,6 +25,9 @@ INDEX = "index.html"
 
 _QUIET = {"raised_exception": False, "exception_message": None, "exception_traceback": None}
 
+# Great Expectations writes some values as HTML and some as text; so they travel through it without HTML's characters.
+_GUARDED = {ord("<"): "\ue000", ord(">"): "\ue001", ord("&"): "\ue002"}
+_MEANT = {ord(guard): chr(character) for character, guard in _GUARDED.items()}
 # Templates of Great Expectations that need scripts, in a form that does not.
 _TEMPLATES = {
     "page.j2": "{% for section in sections %}{% set section_loop = loop %}{% include 'section.j2' %}{% endfor %}",
@@ -106,7 +109,7 @@ def _render(pipeline: str, found: Summary, outcomes: Sequence[Outcome]) -> str:
     passed = sum(outcome.status == "passed" for outcome in outcomes)
     suite = ExpectationSuiteValidationResult(
         success=passed == len(outcomes),
-        results=[_result(outcome) for outcome in outcomes],
+        results=[_result(outcome) for outcome in outcomes if outcome.result],
         suite_name=pipeline,
         statistics={
             "evaluated_expectations": len(outcomes),
@@ -123,23 +126,30 @@ def _render(pipeline: str, found: Summary, outcomes: Sequence[Outcome]) -> str:
     plain = _Plain()
     plain.feed(_view().render(ValidationResultsPageRenderer().render(suite)))
     plain.close()
-    return "".join(plain.parts)
+    return _not_run(outcomes) + "".join(plain.parts)
+
+
+def _not_run(outcomes: Sequence[Outcome]) -> str:
+    """Returns a table of the expectations of which there is no result to render, as their arguments are wrong."""
+    lines = [(escape(one.title), escape(one.reason)) for one in outcomes if not one.result]
+    rows = "".join(f"<tr><td>{title}</td><td>{reason}</td></tr>" for title, reason in lines)
+    return f'<h5 class="text-danger">Could not be judged</h5><table class="table">{rows}</table>' if lines else ""
 
 
 def _result(outcome: Outcome) -> Any:
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-    details = json.dumps(outcome.result.get("result") or {}, default=str)
-    raised = {"raised_exception": True, "exception_message": outcome.reason, "exception_traceback": ""}
+    kwargs = {name: value for name, value in outcome.expectation.kwargs.items() if name != "severity"}
+    told = json.dumps([kwargs, outcome.result.get("result") or {}, outcome.reason], default=str, ensure_ascii=False)
+    kwargs, details, reason = json.loads(told.translate(_GUARDED))
+    raised = {"raised_exception": True, "exception_message": reason, "exception_traceback": reason}
     return ExpectationValidationResult(
         success=outcome.status == "passed",
         expectation_config=ExpectationConfiguration(
-            type=outcome.expectation.type,
-            kwargs={name: value for name, value in outcome.expectation.kwargs.items() if name != "severity"},
-            severity="warning" if outcome.is_warning else "critical",
+            type=outcome.expectation.type, kwargs=kwargs, severity="warning" if outcome.is_warning else "critical"
         ),
-        result=json.loads(details),
+        result=details,
         exception_info=raised if outcome.status == "error" else _QUIET,
     )
 
@@ -177,7 +187,7 @@ class _Plain(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:
-            self.parts.append(escape(data) if data.strip() else " " if data else "")
+            self.parts.append(escape(data.translate(_MEANT)) if data.strip() else " ")
 
 
 def summaries(folder: Path) -> list[Summary]:

@@ -25,6 +25,10 @@ class ValidationResult(_StageLink):
     name = "Validation result"
 
 
+class DataDocs(_StageLink):
+    name = "Data Docs"
+
+
 class DriftReport(_StageLink):
     name = "Drift report"
 

@@ -12,10 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from airworthy import data_docs, validations
 from airworthy.config import Expectation, Pipeline, Strict
 from airworthy.errors import DataError, Problems
 from airworthy.expectations import Outcome, run
-from airworthy.pages import Section, write_page, write_whole
+from airworthy.masking import mask_outcomes, mask_rows, masked_errors
+from airworthy.pages import Link, Section, write_page, write_whole
 from airworthy.partitions import Partition
 from airworthy.stages.ingest import RAW
 from airworthy.store import Store, TableRef
@@ -66,7 +68,9 @@ def page_path(pipeline: Pipeline, partition: Partition) -> str:
 
 
 def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Store, reports_dir: Path) -> Validation:
-    """Leaves failing rows in `quarantine` and a page of results, and returns what was found.
+    """Leaves failing rows in `quarantine`, results in `validations` and as pages, and returns what was found.
+
+    Values of `pii` columns are in `quarantine` only.
 
     Raises:
         Problems: The partition is blocked: an expectation of the whole table or a column does not hold,
@@ -75,7 +79,9 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
     """
     frame = store.read(RAW, partitions=[partition.key], version=raw.version)
     allowed = _allowed(pipeline, len(frame))
-    outcomes = run(frame, [*implied(pipeline), *pipeline.checks.expectations], listed=allowed)
+    with masked_errors(pipeline):
+        outcomes = run(frame, [*implied(pipeline), *pipeline.checks.expectations], listed=allowed)
+    outcomes = mask_outcomes(pipeline, outcomes)
     bad, failed = _bad_rows(frame, outcomes)
     quarantine = _store_bad_rows(store, partition, frame, failed)
     found = Validation(
@@ -88,6 +94,7 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
     )
     where = f"{RAW}[{partition.key}]"
     problems = list(_problems(pipeline, where, found, outcomes))
+    validations.record(store, partition, raw, outcomes, blocked=bool(problems))
     _write_reports(pipeline, found, outcomes, problems, frame, failed, reports_dir)
     if problems:
         raise Problems(where, problems)
@@ -171,12 +178,24 @@ def _write_reports(
         f"up to {pipeline.checks.allowed_bad_share:.2%} of them may, and go to quarantine."
     )
     rows = [_expectation_row(outcome) for outcome in sorted(outcomes, key=lambda one: one.status == "passed")]
+    summed = data_docs.Summary(
+        partition=found.raw.partition,
+        version=found.raw.version,
+        blocked=bool(problems),
+        rows=found.rows,
+        bad_rows=found.bad_rows,
+        expectations=len(outcomes),
+        failed=tuple(failure.expectation for failure in found.failures),
+    )
+    data_docs.publish(pipeline.name, summed, outcomes, reports_dir)
+    docs = f"../data_docs/{found.raw.partition}.html"
+    links = (Link("Data Docs", docs), Link("All partitions", f"../data_docs/{data_docs.INDEX}"))
     sections = [
-        Section("Result", "\n\n".join([summary, *map(str, problems)])),
+        Section("Result", "\n\n".join([summary, *map(str, problems)]), links=links),
         Section("Expectations", table=(("expectation", "with", "result", ""), rows)),
     ]
     if len(failed):
-        sample = frame.iloc[failed.index[:SAMPLES]]
+        sample = mask_rows(pipeline, frame.iloc[failed.index[:SAMPLES]])
         failing = [
             (n, failed[n], *map(_text, frame_row)) for n, frame_row in zip(sample.index, sample.to_numpy(), strict=True)
         ]

@@ -29,19 +29,22 @@ class ValidateOperator(StageOperator):
     """
 
     template_fields: Sequence[str] = ("raw",)
-    operator_extra_links = (links.ValidationResult(),)
+    operator_extra_links = (links.ValidationResult(), links.DataDocs())
 
     def __init__(self, *, raw: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.raw = raw
 
     def execute(self, context: Any) -> dict[str, Any]:
+        from airworthy.data_docs import docs_path
         from airworthy.stages.validate import page_path, validate
         from airworthy.store import TableRef
 
         with final_errors():
             partition = partition_of(context, self.pipeline)
             self.links[links.ValidationResult.__name__] = reports.url(page_path(self.pipeline, partition))
+            docs = docs_path(self.pipeline.name, partition.key)
+            self.links[links.DataDocs.__name__] = reports.url(docs)
             raw = TableRef.model_validate(self.raw)
             validation = validate(self.pipeline, partition, raw, self.store, self.profile.reports_dir)
         return validation.model_dump(mode="json")
