@@ -143,6 +143,9 @@ def _result(outcome: Outcome) -> Any:
     kwargs = {name: value for name, value in outcome.expectation.kwargs.items() if name != "severity"}
     told = json.dumps([kwargs, outcome.result.get("result") or {}, outcome.reason], default=str, ensure_ascii=False)
     kwargs, details, reason = json.loads(told.translate(_GUARDED))
+    if outcome.is_row_level:
+        share = 100 * outcome.unexpected / max(details.get("element_count") or 0, 1)
+        details = {"unexpected_percent": share, **details}  # which those of several columns do not state
     raised = {"raised_exception": True, "exception_message": reason, "exception_traceback": reason}
     return ExpectationValidationResult(
         success=outcome.status == "passed",

@@ -72,6 +72,10 @@ label:
   task: binary           # binary, multiclass or regression
   matures_after: 2 days  # how long after the event the label is known; younger rows are not trained on
 
+# Personal columns, e.g. [recipient, street]. No model is given them, and no page, log or message shows a value
+# of them; only the tables `raw` and `quarantine` keep them, and all tables if they are in the key.
+pii: []
+
 # Expectations of Great Expectations, under their own names. Rows that fail one about single rows go to the
 # table `quarantine`; if more than `allowed_bad_share` do, or one about the table or a column fails, the
 # partition is blocked. That there are rows and that the key is unique is always checked.
@@ -86,7 +90,7 @@ checks:
     - expect_column_mean_to_be_between: {column: late, min_value: 0.02, max_value: 0.8}
 
 # Raw rows in, features out; the same function is called in training and for live requests. Without this key
-# every column but key, time and label is a feature.
+# every column but key, time, label and personal ones is a feature.
 features: pipelines.$name:features
 
 # What is trained. `params` are the library's own; or, for any estimator of scikit-learn:

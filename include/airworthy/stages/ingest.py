@@ -8,6 +8,7 @@ import pandas as pd
 
 from airworthy.config import Pipeline
 from airworthy.errors import DataError, Problems
+from airworthy.masking import masked_errors
 from airworthy.partitions import Partition
 from airworthy.store import Store, TableRef
 
@@ -24,6 +25,11 @@ def ingest(pipeline: Pipeline, partition: Partition, store: Store) -> TableRef:
         DataError: The source has no rows for the partition, or cannot be read.
         Problems: Columns are missing, times are outside the partition, or the table's columns differ.
     """
+    with masked_errors(pipeline):
+        return _ingest(pipeline, partition, store)
+
+
+def _ingest(pipeline: Pipeline, partition: Partition, store: Store) -> TableRef:
     where = f"{RAW}[{partition.key}]"
     frame = pipeline.source.extract(partition)
     if problems := _column_problems(pipeline, where, frame):

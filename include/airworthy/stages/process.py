@@ -10,6 +10,7 @@ import pandas as pd
 from airworthy.config import Pipeline
 from airworthy.errors import DataError
 from airworthy.features import compute_features
+from airworthy.masking import masked_errors
 from airworthy.partitions import Partition
 from airworthy.stages.ingest import RAW
 from airworthy.stages.validate import QUARANTINE, ROW, Validation
@@ -29,6 +30,17 @@ def process(pipeline: Pipeline, partition: Partition, validation: Validation, st
         DataError: No good row is left, or the user's `features` raised.
         Problems: What it returned cannot be features.
     """
+
+    def personal() -> pd.DataFrame:
+        return store.read(
+            RAW, partitions=[partition.key], columns=list(pipeline.pii), version=validation.raw.version
+        )
+
+    with masked_errors(pipeline, personal):
+        return _process(pipeline, partition, validation, store)
+
+
+def _process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store) -> TableRef:
     where = f"{FEATURES}[{partition.key}]"
     raw = store.read(RAW, partitions=[partition.key], version=validation.raw.version)
     good = raw[~_is_bad(raw, partition, validation, store)].reset_index(drop=True)

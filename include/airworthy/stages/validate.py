@@ -81,9 +81,9 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
     allowed = _allowed(pipeline, len(frame))
     with masked_errors(pipeline):
         outcomes = run(frame, [*implied(pipeline), *pipeline.checks.expectations], listed=allowed)
+        bad, failed = _bad_rows(frame, outcomes)
+        quarantine = _store_bad_rows(store, partition, frame, failed)
     outcomes = mask_outcomes(pipeline, outcomes)
-    bad, failed = _bad_rows(frame, outcomes)
-    quarantine = _store_bad_rows(store, partition, frame, failed)
     found = Validation(
         raw=raw,
         quarantine=quarantine,
