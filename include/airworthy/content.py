@@ -1,132 +1,181 @@
-"""The content of one partition on its way into a table: in chunks, typed as stored, held outside memory when large."""
+"""The content of one partition on its way into a table: taken in by chunks, typed as stored, never all in memory."""
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import json
+import math
+import time
+import uuid
 from collections.abc import Collection, Iterable, Iterator
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from datetime import datetime
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake.transaction import AddAction
+from pyarrow import fs
 
+from airworthy import columns
 from airworthy.errors import DataError, Problems
 
 CHUNK = 131_072  # rows; of 50 columns they take about 50 MB
 PARTITION = "partition"
-TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 Rows: TypeAlias = pd.DataFrame | pa.Table | Iterable[pa.Table]
 Types = dict[str, pa.DataType]
 
-_IN_MEMORY = 64 << 20
-
 
 class Content:
-    """The rows of one partition, to be read several times; what exceeds 64 MB lies in a temporary file.
+    """The rows of one partition, in a Parquet file beside their table that no reader of the table sees yet.
 
     Args:
         where: What to name in errors.
         rows: A frame, a table, or chunks with the same columns, which are read once.
+        folder: Where to write the file, in `filesystem`.
+        filesystem: The table's folder.
+        types: The columns to have and what to cast them to, without a loss. None: what all chunks have in common.
 
     Raises:
         DataError: A column holds several types.
-        Problems: Columns are repeated, reserved, or not the same in all chunks.
+        Problems: Columns are repeated, reserved, or not those of `types`, or values do not fit.
     """
 
-    def __init__(self, where: str, rows: Rows) -> None:
-        self._where = where
-        self._kept: list[pa.Table] = []
-        self._file: Any = None
-        self._spilled: list[tuple[int, int]] = []
+    def __init__(self, where: str, rows: Rows, folder: str, filesystem: fs.FileSystem, types: Types | None) -> None:
+        self.types = types or {}
         self.rows = 0
-        self.types: Types = {}
+        self._where, self._folder, self._filesystem = where, folder, filesystem
+        self._path = ""
+        self._writer: pq.ParquetWriter | None = None
+        self._digest = Digest(self.types)
         try:
             for chunk in _chunks(where, rows):
-                self._add(chunk)
+                self._add(chunk, self._widened(chunk) if types is None else types)
         except BaseException:
-            self.close()
+            self.remove()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def typed(self, types: Types) -> Iterator[pa.Table]:
-        """Yields the rows in chunks whose columns are cast to `types` without a loss.
+    def retype(self, types: Types) -> None:
+        """Leaves the rows in a file whose columns are in the order and of the types of `types`.
 
         Raises:
             Problems: Values do not fit; every column is named.
         """
-        for chunk in self._read():
-            yield _cast(self._where, chunk, types)
+        if list(types.items()) == list(self.types.items()):
+            return
+        written = self._path
+        if written:
+            self._finish()
+            with self._filesystem.open_input_file(written) as source:
+                self._open(types)
+                for batch in pq.ParquetFile(source).iter_batches(CHUNK):
+                    self._add(pa.Table.from_batches([batch]), types)
+            self._filesystem.delete_file(written)
+        self.types = types
 
-    def _add(self, chunk: pa.Table) -> None:
-        if self.types and (differing := sorted(self.types.keys() ^ set(chunk.column_names))):
+    def finish(self, key: str) -> AddAction | None:
+        """Returns what a Delta log says of the file of the partition with this key, or None if there are no rows."""
+        if not self.rows:
+            return None
+        metadata = self._finish()
+        return AddAction(
+            path=self._path,
+            size=self._filesystem.get_file_info(self._path).size,
+            partition_values={PARTITION: key},
+            modification_time=round(time.time() * 1000),
+            data_change=True,
+            stats=json.dumps(_statistics(metadata)),
+        )
+
+    def keep(self) -> None:
+        """Leaves the file to the table."""
+        self._path = ""
+
+    def remove(self) -> None:
+        """Leaves no file behind but one that was kept."""
+        if self._path:
+            self._finish()
+            self._filesystem.delete_file(self._path)
+            self._path = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the rows, in order."""
+        return self._digest.hexdigest()
+
+    def _add(self, chunk: pa.Table, types: Types) -> None:
+        if problems := _name_problems(self._where, chunk.column_names, types):
+            raise Problems(self._where, problems)
+        if self._writer is None:
+            self._open(types)
+        else:
+            self.retype(types)
+        assert self._writer is not None
+        typed = _cast(self._where, chunk, types)
+        self._digest.add(typed)
+        self._writer.write_table(typed, row_group_size=CHUNK)
+        self.rows += typed.num_rows
+
+    def _open(self, types: Types) -> None:
+        self.types, self.rows = types, 0
+        self._digest = Digest(types)
+        self._path = f"{self._folder}/part-{uuid.uuid4()}.parquet"
+        self._filesystem.create_dir(self._folder)
+        self._metadata: list[pq.FileMetaData] = []
+        self._writer = pq.ParquetWriter(
+            self._path, pa.schema(types.items()), filesystem=self._filesystem, metadata_collector=self._metadata
+        )
+
+    def _finish(self) -> pq.FileMetaData:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        return self._metadata[0]
+
+    def _widened(self, chunk: pa.Table) -> Types:
+        found = dict(zip(chunk.column_names, chunk.schema.types, strict=True))
+        if not self.types:
+            return found
+        if differing := sorted(self.types.keys() ^ found.keys()):
             rule = "must have the same columns in all chunks"
             raise DataError(self._where, rule, differing, "These are missing in some; give every chunk all columns")
-        for name, kind in zip(chunk.column_names, chunk.schema.types, strict=True):
-            self.types[name] = _wider(f"{self._where}: {name}", self.types.get(name, kind), kind)
-        self.rows += chunk.num_rows
-        self._kept.append(chunk)
-        if sum(kept.nbytes for kept in self._kept) > _IN_MEMORY:
-            self._spill()
-
-    def _spill(self) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="airworthy-")  # noqa: SIM115  # closed by close()
-        for chunk in self._kept:
-            start = self._file.tell()
-            with pa.ipc.new_stream(self._file, chunk.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as out:
-                out.write_table(chunk)
-            self._spilled.append((start, self._file.tell() - start))
-        self._kept.clear()
-
-    def _read(self) -> Iterator[pa.Table]:
-        for start, size in self._spilled:
-            self._file.seek(start)
-            yield pa.ipc.open_stream(self._file.read(size)).read_all()
-        yield from self._kept
+        return {name: _wider(f"{self._where}: {name}", kind, found[name]) for name, kind in self.types.items()}
 
 
-def digest(chunks: Iterable[pa.Table], names: Collection[str]) -> str:
-    """Returns the SHA-256 of the rows, in order: of names, types and values, and of nothing else.
+class Digest:
+    """SHA-256 of rows in order: of names, types and values, not of chunks, offsets, or what lies under a null."""
 
-    Not of how they are chunked, of offsets, or of what lies under a null.
-    """
-    columns = {name: hashlib.sha256(name.encode()) for name in names}
-    for block in _blocks(chunks):
-        for name, found in columns.items():
-            for part in _canonical(block[name]):
-                found.update(part)
-    return hashlib.sha256(b"".join(found.digest() for found in columns.values())).hexdigest()
+    def __init__(self, names: Iterable[str]) -> None:
+        self._columns = {name: hashlib.sha256(name.encode()) for name in names}
+        self._waiting: list[pa.Table] = []
+        self._count = 0
 
-
-def _blocks(chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yields the same rows in chunks that all but the last have `CHUNK` rows."""
-    waiting: list[pa.Table] = []
-    count = 0
-    for chunk in chunks:
+    def add(self, rows: pa.Table) -> None:
+        """Takes the rows in, in blocks of `CHUNK` rows, so that it does not matter how they come."""
         start = 0
-        while chunk.num_rows - start >= CHUNK - count:
-            part = chunk.slice(start, CHUNK - count)
-            yield pa.concat_tables([*waiting, part])
+        while rows.num_rows - start >= CHUNK - self._count:
+            part = rows.slice(start, CHUNK - self._count)
             start += part.num_rows
-            waiting, count = [], 0
-        if start < chunk.num_rows:
-            waiting.append(chunk.slice(start))
-            count += chunk.num_rows - start
-    if waiting:
-        yield pa.concat_tables(waiting)
+            _update(self._columns, pa.concat_tables([*self._waiting, part]))
+            self._waiting, self._count = [], 0
+        if start < rows.num_rows:
+            self._waiting.append(rows.slice(start))
+            self._count += rows.num_rows - start
+
+    def hexdigest(self) -> str:
+        found = {name: column.copy() for name, column in self._columns.items()}
+        if self._waiting:
+            _update(found, pa.concat_tables(self._waiting))
+        return hashlib.sha256(b"".join(column.digest() for column in found.values())).hexdigest()
+
+
+def _update(digests: dict[str, Any], block: pa.Table) -> None:
+    for name, column in digests.items():
+        for part in _canonical(block[name]):
+            column.update(part)
 
 
 def _canonical(column: pa.ChunkedArray) -> Iterator[bytes]:
@@ -140,90 +189,65 @@ def _canonical(column: pa.ChunkedArray) -> Iterator[bytes]:
     yield pa.record_batch([values], ["values"]).serialize().to_pybytes()
 
 
-def _chunks(where: str, rows: Rows) -> Iterator[pa.Table]:
+def _chunks(where: str, rows: Any) -> Iterator[pa.Table]:
     if isinstance(rows, pd.DataFrame):
-        yield _from_frame(where, rows)
-        return
+        rows = columns.from_frame(where, rows)
     for chunk in [rows] if isinstance(rows, pa.Table) else rows:
-        _check_names(where, chunk.column_names)
-        yield pa.table({name: normal(chunk[name]) for name in chunk.column_names})
-
-
-def _from_frame(where: str, frame: pd.DataFrame) -> pa.Table:
-    names = [str(name) for name in frame.columns]
-    _check_names(where, names)
-    arrays, problems = {}, []
-    for position, name in enumerate(names):
-        try:
-            arrays[name] = normal(pa.array(frame.iloc[:, position], from_pandas=True))
-        except pa.ArrowException as error:
-            problems.append(DataError(f"{where}: {name}", "must hold values of one type", str(error)))
-    if problems:
-        raise Problems(where, problems)
-    return pa.table(arrays)
-
-
-def _check_names(where: str, names: list[str]) -> None:
-    problems = []
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        problems.append(DataError(where, "must have each column once", repeated))
-    if PARTITION in names:
-        problems.append(DataError(where, f"must not have a column named {PARTITION!r}; the store adds it"))
-    if problems:
-        raise Problems(where, problems)
-
-
-def normal(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Returns the values in the one type that the store keeps for their sort of value; NaN becomes missing."""
-    if pa.types.is_dictionary(column.type):
-        column = pc.dictionary_decode(column)
-    kind = column.type
-    if pa.types.is_integer(kind):
-        return column.cast(pa.int64())
-    if pa.types.is_floating(kind):
-        wide = column.cast(pa.float64())
-        missing = pc.is_nan(wide)
-        return pc.if_else(missing, None, wide) if pc.any(missing).as_py() else wide
-    if pa.types.is_timestamp(kind):
-        return column.cast(TIMESTAMP, safe=False)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.string())
-    return column
+        if PARTITION in chunk.column_names:
+            raise DataError(where, f"must not have a column named {PARTITION!r}; the store adds it")
+        yield columns.normal(where, chunk)
 
 
 def _wider(where: str, one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    if one == other or pa.types.is_null(other):
-        return one
-    if pa.types.is_null(one):
-        return other
-    if _is_number(one) and _is_number(other):
-        return pa.float64()
-    raise DataError(where, "must hold values of one type", f"{one} and {other}")
+    if (found := columns.unified([one, other])) is None:
+        raise DataError(where, "must hold values of one type", f"{one} and {other}")
+    return found
 
 
 def _cast(where: str, chunk: pa.Table, types: Types) -> pa.Table:
-    columns, problems = {}, []
+    cast, problems = {}, []
     for name, wanted in types.items():
+        found = chunk[name].type
+        rule = f"must hold {wanted}, as the table does"
+        if columns.unified([found, wanted]) is None:
+            problems.append(DataError(f"{where}: {name}", rule, str(found)))
+            continue
         try:
-            columns[name] = _cast_column(f"{where}: {name}", chunk[name], wanted)
-        except DataError as error:
-            problems.append(error)
+            cast[name] = columns.lossless(chunk[name], wanted)
+        except pa.ArrowInvalid as error:
+            problems.append(DataError(f"{where}: {name}", rule, str(error)))
     if problems:
         raise Problems(where, problems)
-    return pa.table(columns)
+    return pa.table(cast)
 
 
-def _cast_column(where: str, column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
-    found = column.type
-    if found == wanted:
-        return column
-    if pa.types.is_null(found) or (_is_number(found) and _is_number(wanted)):
-        try:
-            return column.cast(wanted)
-        except pa.ArrowInvalid as error:
-            raise DataError(where, f"must hold {wanted}, as the table does", str(error)) from None
-    raise DataError(where, f"must hold {wanted}, as the table does", str(found))
+def _name_problems(where: str, names: Collection[str], wanted: Collection[str]) -> list[DataError]:
+    hint = "A changed set of columns needs a new table: move the old one away and fill it again"
+    lost = [name for name in wanted if name not in names]
+    added = [name for name in names if name not in wanted]
+    return [
+        *(DataError(f"{where}: {name}", "is a column of the table, but missing here") for name in lost),
+        *(DataError(f"{where}: {name}", "is not a column of the table", hint=hint) for name in added),
+    ]
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+def _statistics(file: pq.FileMetaData) -> dict[str, Any]:
+    """Returns bounds of numbers and times, by which readers leave whole files out."""
+    found: dict[str, Any] = {"numRecords": file.num_rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
+    for position in range(file.num_columns):
+        groups = [file.row_group(number).column(position) for number in range(file.num_row_groups)]
+        name, statistics = groups[0].path_in_schema, [group.statistics for group in groups]
+        if any(one is None or not one.has_null_count for one in statistics):
+            continue
+        found["nullCount"][name] = sum(one.null_count for one in statistics)
+        bounds = [(one.min, one.max) for one in statistics if one.has_min_max]
+        if bounds and isinstance(bounds[0][0], int | float | datetime) and not isinstance(bounds[0][0], bool):
+            found["minValues"][name] = _plain(min(low for low, _ in bounds))
+            found["maxValues"][name] = _plain(max(high for _, high in bounds))
+    return found
+
+
+def _plain(value: float | datetime) -> float | str | None:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value if math.isfinite(value) else None

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from airworthy.airflow_api import AirflowApi, wait_for
 from airworthy.config import Pipeline, load_pipeline
+from airworthy.connections import from_environment
 from airworthy.errors import ServiceError
 from airworthy.partitions import partition_at
 from airworthy.profile import pipelines_dir
@@ -123,7 +124,8 @@ class Replay:
 
 def live_prediction(pipeline: Pipeline, serving_url: str, console: Console) -> None:
     """Asks the serving process about one real flight and shows who answered."""
-    rows = pipeline.source.extract(partition_at(pipeline.partition, LAST + timedelta(weeks=1)))
+    week = partition_at(pipeline.partition, LAST + timedelta(weeks=1))
+    rows = pipeline.source.extract(week, from_environment).frame()
     record = rows.drop(columns=[pipeline.label.column]).head(1).to_json(orient="records", date_format="iso")
     answer = httpx.post(
         f"{serving_url}/invocations", params={"pipeline": pipeline.name}, json={"dataframe_records": json.loads(record)}

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from airworthy.config import RESERVED, Pipeline
 from airworthy.errors import DataError, Problems
-from airworthy.user_code import call
+from airworthy.user_code import call, digest
 
 
 def compute_features(pipeline: Pipeline, raw: pd.DataFrame) -> pd.DataFrame:
@@ -59,11 +56,7 @@ def _call(pipeline: Pipeline, function: str, inputs: pd.DataFrame) -> Any:
 
 def features_digest(pipeline: Pipeline) -> str:
     """Returns the SHA-256 of the source of the module that `features` is in; "" if the pipeline has none."""
-    if pipeline.features is None:
-        return ""
-    module = importlib.util.find_spec(pipeline.features.partition(":")[0])
-    assert module is not None and module.origin is not None
-    return hashlib.sha256(Path(module.origin).read_bytes()).hexdigest()
+    return "" if pipeline.features is None else digest(pipeline.features)
 
 
 def _shape_problems(pipeline: Pipeline, where: str, raw: pd.DataFrame, found: pd.DataFrame) -> list[DataError]:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from airworthy.config import Pipeline
 from airworthy.errors import AirworthyError, DataError, Problems
@@ -32,7 +33,7 @@ _COUNTING = frozenset(
 )
 _COUNTS = re.compile(r"(element|unexpected|missing)_(count|percent\w*)")
 _TEXT_LIMIT = 2_000
-_VALUE_LIMIT = 200
+_VALUE_LIMIT = 100
 _ALONE = 4  # shorter values are parts of ordinary words
 _ABOUT = re.compile(r"\w+\[[^\]]*\]: (.+)")  # as the store writes it: raw[2013-01-07]: column
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
@@ -94,48 +95,51 @@ def _mask_keys(value: Any, hidden: frozenset[str]) -> Any:
 
 
 @contextmanager
-def masked_errors(pipeline: Pipeline, rows: Callable[[], pd.DataFrame | pa.Table] | None = None) -> Iterator[None]:
+def masked_errors(pipeline: Pipeline, rows: Callable[[], ds.Dataset] | None = None) -> Iterator[None]:
     """Raises what the block raises, without a value of a `pii` column in it or in its causes.
 
     What a library or a user's function said is left out as a whole, unless the error is about a column
     that is not personal or `rows` are given to look the values up in. A pipeline without `pii` is not touched.
 
     Args:
-        rows: Returns the `pii` columns of the rows that the block works on; called on an error only.
+        rows: Returns the rows that the block works on; called on an error only.
     """
     try:
         yield
     except Exception as error:
         if not pipeline.pii:
             raise
-        masked = _masked(pipeline, error, None if rows is None else _values(pipeline, rows()))
+        masked = _masked(pipeline, error, None if rows is None else rows())
         if masked is error:
             raise
         raise masked from None
 
 
-def _masked(pipeline: Pipeline, error: Exception, values: Sequence[pa.Array] | None) -> Exception:
+def _masked(pipeline: Pipeline, error: Exception, rows: ds.Dataset | None) -> Exception:
     if isinstance(error, Problems):
-        problems = [_masked(pipeline, one, values) for one in error.problems]
+        problems = [_masked(pipeline, one, rows) for one in error.problems]
         return Problems(error.where, [one for one in problems if isinstance(one, AirworthyError)])
-    said = sorted({str(one) for one in _causes(error)} - {""}, key=len, reverse=True)
-
-    def clean(text: str) -> str:
-        if values is not None:
-            return scrub(text, values)
-        for part in said:
-            text = text.replace(part, UNSAID)
-        return text
-
-    if isinstance(error, AirworthyError):
-        about = _ABOUT.fullmatch(error.where)
-        if about and about[1] in pipeline.pii:
-            return error.reworded(lambda text: UNSAID if text and text != error.rule else clean(text))
-        return error if about and values is None else error.reworded(clean)
     if isinstance(error, OSError | MemoryError):
         return error  # it speaks of a path or a size, and may be worth a retry
-    told = UNSAID if values is None else clean(str(error))
-    return DataError(pipeline.name, f"failed with {type(error).__name__}: {told}")
+    if not isinstance(error, AirworthyError):
+        told = UNSAID if rows is None else scrub(str(error), rows, pipeline.pii)
+        return DataError(pipeline.name, f"failed with {type(error).__name__}: {told}")
+    if rows is not None:
+        return error.reworded(lambda text: scrub(text, rows, pipeline.pii))
+    said = sorted({line.strip() for one in _causes(error) for line in str(one).splitlines()} - {""}, key=len)
+    if error.where.rpartition(": ")[2] in pipeline.pii:
+        said.append(error.got_text)
+    elif _ABOUT.fullmatch(error.where):
+        return error
+
+    def unsaid(text: str) -> str:
+        if said and text == error.got_text:
+            return UNSAID  # what was got from a cause may be any part of it
+        for line in reversed(said):
+            text = text.replace(line, UNSAID)
+        return text
+
+    return error.reworded(unsaid)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -148,52 +152,45 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__ or found.__context__
 
 
-def _values(pipeline: Pipeline, rows: pd.DataFrame | pa.Table) -> list[pa.Array]:
-    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows, preserve_index=False)
-    return [table[name] for name in pipeline.pii if name in table.column_names]
+def scrub(text: str, rows: ds.Dataset, columns: Sequence[str]) -> str:
+    """Returns the text without the values that these columns of the rows hold, however they are written in it.
 
-
-def scrub(text: str, columns: Sequence[pa.Array]) -> str:
-    """Returns the text without the values that the columns hold, however they are written in it.
-
-    The parts of the text are looked up among the values, so that ten million of them cost a second.
+    The parts of the text are looked up among the values, chunk by chunk: ten million take a second or two.
     """
     text = text if len(text) <= _TEXT_LIMIT else f"{text[:_TEXT_LIMIT]}…"
-    for column in columns:
-        found = {form for value in _found(text, column) for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1])}
-        for form in sorted(found, key=len, reverse=True):
+    for name in set(columns) & set(rows.schema.names):
+        found = _found(text, rows, name)
+        forms = {form for value in found for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1])}
+        for form in sorted(forms, key=len, reverse=True):
             alone = rf"(?<!\w){re.escape(form)}(?!\w)"
             text = re.sub(alone, MASK, text) if len(form) < _ALONE else text.replace(form, MASK)
     return text
 
 
-def _found(text: str, column: pa.Array) -> set[str]:
+def _found(text: str, rows: ds.Dataset, name: str) -> set[str]:
     """Returns the parts of a text that are values of the column."""
-    kind = column.type
-    if pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        return set()
+    kind, column = rows.schema.field(name).type, pc.field(name)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         numbers = {part: float(part.replace(",", "")) for part in _NUMBER.findall(text)}
-        held = pc.is_in(pa.array(numbers.values(), pa.float64()), value_set=_distinct(column.cast(pa.float64(), safe=False)))
-        return {part for part, there in zip(numbers, held.to_pylist(), strict=True) if there}
+        held = _held(rows, column.cast(pa.float64(), safe=False), [*numbers.values()], pa.float64())
+        return {part for part, number in numbers.items() if number in held}
     if pa.types.is_temporal(kind):
-        days = _distinct(pc.strftime(column, format="%Y-%m-%d"))
-        dates = list(dict.fromkeys(_DATE.findall(text)))
-        held = pc.is_in(pa.array([date[:10] for date in dates], pa.string()), value_set=days)
-        return {date for date, there in zip(dates, held.to_pylist(), strict=True) if there}
-    written = pc.utf8_slice_codeunits(column.cast(pa.string()), 0, _VALUE_LIMIT)
-    longest = pc.max(pc.utf8_length(written)).as_py() or 0
+        dates = _DATE.findall(text)
+        held = _held(rows, pc.strftime(column, format="%Y-%m-%d"), [date[:10] for date in dates], pa.string())
+        return {date for date in dates if date[:10] in held}
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return set()
     readings = {text, text.encode("latin-1", "backslashreplace").decode("unicode_escape", "replace")}
     parts = {
         reading[start : start + length]
         for reading in readings
         for start in range(len(reading))
-        for length in range(1, min(longest, len(reading) - start) + 1)
+        for length in range(1, min(_VALUE_LIMIT, len(reading) - start) + 1)
     }
-    found = pc.is_in(written, value_set=pa.array(sorted(parts), pa.string()))
-    return set(written.filter(found).unique().to_pylist()) - {""}
+    beginning = pc.utf8_slice_codeunits(column, start=0, stop=_VALUE_LIMIT)
+    return _held(rows, beginning, sorted(parts), pa.string()) - {""}
 
 
-def _distinct(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    found = column.unique()
-    return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+def _held(rows: ds.Dataset, column: pc.Expression, values: Sequence[Any], kind: pa.DataType) -> set[Any]:
+    chosen = rows.to_table(columns={"value": column}, filter=column.isin(pa.array(values, kind)))
+    return set(chosen["value"].unique().to_pylist())

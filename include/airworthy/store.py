@@ -7,7 +7,7 @@ import json
 import os
 import random
 import time as clock
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,15 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
-from airworthy.content import CHUNK, PARTITION, TIMESTAMP, Content, Rows, Types, digest
+from airworthy.columns import TIMESTAMP
+from airworthy.content import PARTITION, Content, Digest, Rows, Types
 from airworthy.errors import ConflictError, DataError, Problems
 from airworthy.partitions import Partition, utc
 
@@ -28,9 +32,6 @@ ATTEMPTS = 12
 
 # Old versions are what makes a training run reproducible, so the log must never be cleaned up on its own.
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 36500 days"}
-_WRITER = WriterProperties(
-    compression="SNAPPY", max_row_group_size=CHUNK
-)  # a row group is what a writer holds in memory
 _FACTS = "airworthy"  # the key of a commit's metadata
 
 
@@ -114,12 +115,17 @@ class Store:
             ConflictError: Others kept writing the same partition.
         """
         where = f"{table}[{partition.key}]"
-        with Content(where, rows) as content:
+        opened = self._open(table)
+        folder = f"{PARTITION}={partition.key}"
+        content = Content(where, rows, folder, self._filesystem(table), None if opened is None else _types(opened))
+        try:
             for attempt in range(ATTEMPTS):
                 try:
-                    return self._write(table, partition, content, like, facts or {})
+                    return self._publish(table, partition, content, like, facts or {})
                 except CommitFailedError:
                     clock.sleep(random.uniform(0, 0.05 * (attempt + 1)))
+        finally:
+            content.remove()
         hint = "Run it again when the other writers are done"
         raise ConflictError(where, f"was written by others {ATTEMPTS} times meanwhile", hint=hint)
 
@@ -150,7 +156,7 @@ class Store:
         if between is not None:
             start, end = (pa.scalar(utc(moment), TIMESTAMP) for moment in between)
             chosen = (ds.field(time) >= start) & (ds.field(time) < end)
-        found = _dataset(self._opened(table, version), partitions, chosen)
+        found = self._dataset(table, self._opened(table, version), partitions, chosen)
         names = [name for name in found.schema.names if name != PARTITION] if columns is None else list(columns)
         try:
             frame: pd.DataFrame = found.to_table(columns=names, filter=chosen).to_pandas()
@@ -166,7 +172,7 @@ class Store:
         Raises:
             DataError: There is no such table or version.
         """
-        return _dataset(self._opened(table, version), partitions)
+        return self._dataset(table, self._opened(table, version), partitions)
 
     def history(self, table: str) -> list[Write]:
         """Returns every write of a partition, oldest first; none if the table does not exist."""
@@ -209,38 +215,36 @@ class Store:
             where = table if version is None else f"{table}, version {version}"
             raise DataError(where, f"must be a readable Delta table at {self.uri(table)}", str(error)) from None
 
-    def _write(
+    def _publish(
         self, table: str, partition: Partition, content: Content, like: str | None, facts: Mapping[str, Any]
     ) -> TableRef:
-        where = f"{table}[{partition.key}]"
         opened = self._open(table)
-        if opened is None and not content.rows:
-            raise DataError(where, "must hold rows, because the first partition gives the table its columns")
-        types = self._types(where, opened, content, like)
-        found = digest(content.typed(types), types)
-        names = {"table": table, "partition": partition.key, "rows": content.rows, "digest": found}
-        schema = pa.schema([*types.items(), (PARTITION, pa.string())])
+        content.retype(self._completed(table, partition, content, like) if opened is None else _types(opened))
         if opened is None:
-            opened = self._create(table, schema)
-        elif digest(chunks(_dataset(opened, [partition.key])), types) == found:
+            opened = self._create(table, content.types)
+        names = {"table": table, "partition": partition.key, "rows": content.rows, "digest": content.digest}
+        if _digest(self._dataset(table, opened, [partition.key]), content.rows) == content.digest:
             return TableRef(**names, version=opened.version(), changed=False)
-        write_deltalake(
-            opened,
-            pa.RecordBatchReader.from_batches(schema, _keyed(content.typed(types), partition.key, schema)),
+        added = content.finish(partition.key)
+        opened.create_write_transaction(
+            [] if added is None else [added],
             mode="overwrite",
-            predicate=f"{PARTITION} = '{partition.key}'",
-            writer_properties=_WRITER,
-            commit_properties=CommitProperties(custom_metadata={"airworthy": json.dumps({**names, "facts": facts})}),
+            schema=opened.schema(),
+            partition_by=[PARTITION],
+            partition_filters=[(PARTITION, "=", partition.key)],
+            commit_properties=CommitProperties(
+                custom_metadata={_FACTS: json.dumps({**names, "facts": facts})},
+                max_commit_retries=0,  # whoever commits must have seen what the others did
+            ),
         )
-        return TableRef(**names, version=opened.version(), changed=True)
+        content.keep()
+        return TableRef(**names, version=opened.version() + 1, changed=True)
 
-    def _types(self, where: str, opened: DeltaTable | None, content: Content, like: str | None) -> Types:
-        """Returns the types of a table's columns, or of the table that the content is to create."""
-        if opened is not None:
-            types = _types(opened)
-            if content.types and (problems := _name_problems(where, content.types, types)):
-                raise Problems(where, problems)
-            return types
+    def _completed(self, table: str, partition: Partition, content: Content, like: str | None) -> Types:
+        """Returns the types of a table that is to be created."""
+        where = f"{table}[{partition.key}]"
+        if not content.rows:
+            raise DataError(where, "must hold rows, because the first partition gives the table its columns")
         model = None if like is None else self._open(like)
         known = {} if model is None else _types(model)
         types = {
@@ -252,7 +256,31 @@ class Store:
             raise Problems(where, [DataError(f"{where}: {name}", rule, hint=hint) for name in untyped])
         return types
 
-    def _create(self, table: str, schema: pa.Schema) -> DeltaTable:
+    def _filesystem(self, table: str) -> fs.FileSystem:
+        """Returns the table's folder as a file system."""
+        if "://" in self._uri:
+            return fs.PyFileSystem(DeltaStorageHandler(self.uri(table)))
+        return fs.SubTreeFileSystem(str(Path(self.uri(table)).absolute()), fs.LocalFileSystem())
+
+    def _dataset(
+        self,
+        table: str,
+        opened: DeltaTable,
+        partitions: Sequence[str] | None = None,
+        chosen: ds.Expression | None = None,
+    ) -> ds.FileSystemDataset:
+        """Returns the files that may hold chosen rows of these partitions, in order; a Delta log has none."""
+        whole = opened.to_pyarrow_dataset(filesystem=self._filesystem(table))
+        wanted = ds.scalar(True) if chosen is None else chosen
+        if partitions is not None:
+            wanted &= ds.field(PARTITION).isin(list(partitions))
+        fragments = sorted(
+            whole.get_fragments(filter=wanted),
+            key=lambda fragment: (ds.get_partition_keys(fragment.partition_expression)[PARTITION], fragment.path),
+        )
+        return ds.FileSystemDataset(fragments, whole.schema, ds.ParquetFileFormat(), whole.filesystem)
+
+    def _create(self, table: str, types: Types) -> DeltaTable:
         """Returns a new table without rows.
 
         Raises:
@@ -261,6 +289,7 @@ class Store:
         with _alone(self._uri):
             if self._open(table) is not None:
                 raise CommitFailedError(f"{table} exists by now")
+            schema = pa.schema([*types.items(), (PARTITION, pa.string())])
             return DeltaTable.create(
                 self.uri(table), schema, mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
             )
@@ -286,49 +315,36 @@ def _types(table: DeltaTable) -> Types:
     return {field.name: field.type for field in schema if field.name != PARTITION}
 
 
-def _dataset(table: DeltaTable, partitions: Sequence[str] | None, chosen: ds.Expression | None = None) -> ds.Dataset:
-    """Returns the files of these partitions, in order; a Delta log lists them in no useful order."""
-    whole = table.to_pyarrow_dataset()
-    wanted = ds.scalar(True) if chosen is None else chosen
-    if partitions is not None:
-        wanted &= ds.field(PARTITION).isin(list(partitions))
-    fragments = sorted(
-        whole.get_fragments(filter=wanted),
-        key=lambda fragment: (ds.get_partition_keys(fragment.partition_expression)[PARTITION], fragment.path),
-    )
-    if not fragments:
-        return ds.dataset(whole.schema.empty_table())
-    return ds.FileSystemDataset(fragments, whole.schema, fragments[0].format, fragments[0].filesystem)
+def _digest(rows: ds.FileSystemDataset, expected: int) -> str | None:
+    """Returns the digest of the rows, or None if they are not as many as expected."""
+    if rows.count_rows() != expected:
+        return None
+    found = Digest(name for name in rows.schema.names if name != PARTITION)
+    for chunk in chunks(rows):
+        found.add(chunk)
+    return found.hexdigest()
 
 
-def chunks(rows: ds.Dataset, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yields the rows in order, `CHUNK` at a time, with few of them in memory.
+def chunks(rows: ds.FileSystemDataset, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yields the rows in order, a row group at a time, with few of them in memory.
 
     Args:
         rows: What `Store.scan` returned.
         columns: Only these. Default: all but `partition`.
     """
     names = [name for name in rows.schema.names if name != PARTITION] if columns is None else list(columns)
-    for batch in rows.to_batches(columns=names, batch_size=CHUNK, batch_readahead=2, fragment_readahead=1):
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch])
+    schema = pa.schema([rows.schema.field(name) for name in names])
+    for path in rows.files:
+        with rows.filesystem.open_input_file(path) as opened:
+            file = pq.ParquetFile(opened)
+            there = [name for name in names if name in file.schema_arrow.names]
+            # Arrow's own iterators hold on to what they have read.
+            for number in range(file.num_row_groups):
+                found = file.read_row_group(number, columns=there)
+                for name in set(names) - set(there):  # a column the table got later
+                    found = found.append_column(name, pa.nulls(len(found), schema.field(name).type))
+                yield found.select(names).cast(schema)
 
 
 def _moment(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _keyed(rows: Iterable[pa.Table], key: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for chunk in rows:
-        whole = chunk.append_column(PARTITION, pa.array([key] * chunk.num_rows, pa.string()))
-        yield from whole.cast(schema).to_batches()
-
-
-def _name_problems(where: str, names: Collection[str], wanted: Collection[str]) -> list[DataError]:
-    hint = "A changed set of columns needs a new table: move the old one away and fill it again"
-    lost = [name for name in wanted if name not in names]
-    added = [name for name in names if name not in wanted]
-    return [
-        *(DataError(f"{where}: {name}", "is a column of the table, but missing here") for name in lost),
-        *(DataError(f"{where}: {name}", "is not a column of the table", hint=hint) for name in added),
-    ]

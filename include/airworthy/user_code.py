@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,33 @@ def call(function: str, *arguments: Any) -> Any:
     except AirworthyError:
         raise
     except Exception as error:
-        rule = f"must not raise, but raised {type(error).__name__}: {error}"
-        raise DataError(function, rule, hint=_place(function, error)) from error
+        raise _raised(function, error) from error
+
+
+def drawn(function: str, items: Iterator[Any]) -> Iterator[Any]:
+    """Yields what a function's iterator yields; what it raises is told as `call` does."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except AirworthyError:
+            raise
+        except Exception as error:
+            raise _raised(function, error) from error
+        yield item
+
+
+def digest(function: str) -> str:
+    """Returns the SHA-256 of the source of the module that a function written as `module:function` is in."""
+    module = importlib.util.find_spec(function.partition(":")[0])
+    assert module is not None and module.origin is not None
+    return hashlib.sha256(Path(module.origin).read_bytes()).hexdigest()
+
+
+def _raised(function: str, error: Exception) -> DataError:
+    rule = f"must not raise, but raised {type(error).__name__}: {error}"
+    return DataError(function, rule, hint=_place(function, error))
 
 
 def _find(function: str) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from airworthy.config import Pipeline, load_pipeline
+from airworthy.connections import from_environment
 from airworthy.features import compute_features
 from airworthy.partitions import Partition, parse_key, partitions_between
 from airworthy.profile import ROOT
@@ -38,7 +39,7 @@ def flights(state: Path) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def year(flights: Pipeline) -> pd.DataFrame:
-    return flights.source.extract(YEAR)
+    return flights.source.extract(YEAR, from_environment).frame()
 
 
 def run(flights: Pipeline, key: str, folder: Path) -> Validation:
@@ -53,7 +54,7 @@ def run(flights: Pipeline, key: str, folder: Path) -> Validation:
 def test_the_weeks_hold_every_flight_once(flights: Pipeline, year: pd.DataFrame) -> None:
     weeks = list(partitions_between("week", flights.start, flights.end or YEAR.end))
     assert len(weeks) == 53
-    assert sum(len(flights.source.extract(week)) for week in weeks) == len(year) == 336_776
+    assert sum(len(flights.source.extract(week, from_environment).frame()) for week in weeks) == len(year) == 336_776
     assert year["flight_id"].is_unique and year["time_hour"].is_monotonic_increasing
 
 
@@ -74,7 +75,7 @@ def test_weather_is_that_of_the_origin_in_that_hour(year: pd.DataFrame) -> None:
 
 
 def test_features_are_in_local_time(flights: Pipeline) -> None:
-    rows = flights.source.extract(parse_key("week", "2013-07-01"))
+    rows = flights.source.extract(parse_key("week", "2013-07-01"), from_environment).frame()
     features = compute_features(flights, rows)
     # 2013-07-02T02:00Z is ten in the evening of Monday the 1st in New York
     late_evening = rows["time_hour"] == "2013-07-02T02:00Z"
@@ -110,12 +111,12 @@ def test_short_weeks_and_storms_and_missing_weather_pass(
 def test_the_copy_is_made_once_and_never_half(flights: Pipeline, year: pd.DataFrame, state: Path) -> None:
     (copy,) = (state / "cache").glob("*.parquet")
     made = copy.stat().st_mtime_ns
-    flights.source.extract(parse_key("week", "2013-03-04"))
+    flights.source.extract(parse_key("week", "2013-03-04"), from_environment).frame()
     assert copy.stat().st_mtime_ns == made
 
 
 def test_any_interval_gives_its_rows_only(flights: Pipeline, year: pd.DataFrame) -> None:
     start = datetime(2013, 3, 9, 23, tzinfo=UTC)
-    found = flights.source.extract(Partition("", start, start + timedelta(hours=2)))
+    found = flights.source.extract(Partition("", start, start + timedelta(hours=2)), from_environment).frame()
     expected = year[(year["time_hour"] >= start) & (year["time_hour"] < start + timedelta(hours=2))]
     assert len(found) == len(expected) > 50

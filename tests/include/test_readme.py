@@ -16,6 +16,7 @@ import pytest
 
 from airworthy import kinds
 from airworthy.config import load_pipeline
+from airworthy.connections import from_environment
 from airworthy.errors import ServiceError
 from airworthy.evidence import Evidence, Scores
 from airworthy.partitions import parse_key
@@ -69,7 +70,7 @@ def test_the_request_names_every_column_of_a_flight() -> None:
     (found,) = re.findall(r"-d '(\{\"dataframe_records.*?)'", README, re.DOTALL)
     (record,) = json.loads(found)["dataframe_records"]
     flights = load_pipeline(ROOT / "config" / "pipelines" / "flight_delays.yaml")
-    week = flights.source.extract(parse_key("week", "2013-12-23"))
+    week = flights.source.extract(parse_key("week", "2013-12-23"), from_environment).frame()
     assert set(record) == set(week.columns) - {flights.label.column}
 
 

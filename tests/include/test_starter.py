@@ -9,6 +9,7 @@ import pytest
 
 import pipelines
 from airworthy.config import Pipeline, load_pipeline
+from airworthy.connections import from_environment
 from airworthy.errors import ConfigError
 from airworthy.features import compute_features
 from airworthy.partitions import parse_key, partitions_between
@@ -48,21 +49,24 @@ def test_it_starts_where_there_is_something_to_fill(starter: Pipeline) -> None:
 @pytest.mark.parametrize("key", ["1999-12-31", "2024-02-29", "2026-06-01", "2080-01-01"])
 def test_its_rows_are_the_same_each_time_whatever_the_date(starter: Pipeline, key: str) -> None:
     partition = parse_key("day", key)
-    rows = starter.source.extract(partition)
-    assert rows.equals(starter.source.extract(partition))
+    rows = starter.source.extract(partition, from_environment).frame()
+    assert rows.equals(starter.source.extract(partition, from_environment).frame())
     assert len(rows) == 400 and rows["parcel_id"].is_unique
     assert rows["dispatched_at"].between(partition.start, partition.end, inclusive="left").all()
     assert 0.02 < rows["late"].mean() < 0.8
 
 
 def test_any_grain_gives_the_same_rows(starter: Pipeline) -> None:
-    week = starter.source.extract(parse_key("week", "2026-01-05"))
-    hours = [starter.source.extract(hour) for hour in partitions_between("hour", TODAY, TODAY + timedelta(days=1))]
+    week = starter.source.extract(parse_key("week", "2026-01-05"), from_environment).frame()
+    hours = [
+        starter.source.extract(hour, from_environment).frame()
+        for hour in partitions_between("hour", TODAY, TODAY + timedelta(days=1))
+    ]
     assert len(week) == 2800 and sum(map(len, hours)) == 400
 
 
 def test_there_is_something_to_learn(starter: Pipeline) -> None:
-    rows = starter.source.extract(parse_key("month", "2026-01-01"))
+    rows = starter.source.extract(parse_key("month", "2026-01-01"), from_environment).frame()
     features = compute_features(starter, rows)
     far = features["distance_km"] > features["distance_km"].median()
     assert rows["late"][far].mean() > rows["late"][~far].mean() + 0.1

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airworthy.errors import DataError, Problems
+from airworthy.errors import AirworthyError, DataError, Problems
 from airworthy.partitions import Partition, parse_key
 from airworthy.store import Store, TableRef
 
@@ -152,7 +154,7 @@ def test_categories_and_other_time_units_are_normalised(store: Store) -> None:
     ],
 )
 def test_columns_that_cannot_be_stored(store: Store, columns: dict[str, object], message: str) -> None:
-    with pytest.raises(Problems, match=message):
+    with pytest.raises(AirworthyError, match=message):
         store.write("raw", FIRST, rows(FIRST).assign(**columns))
 
 
@@ -183,6 +185,7 @@ def test_old_versions_are_kept_for_good(store: Store) -> None:
 WRITER = """
 import sys
 import pandas as pd
+import pyarrow as pa
 from airworthy.partitions import parse_key
 from airworthy.store import Store
 uri, key, file = sys.argv[1:]
@@ -253,3 +256,98 @@ def test_rereading_and_writing_any_content_changes_nothing(
     ref = store.write("raw", SECOND, pd.DataFrame(cells, columns=[*CELLS]).astype(TYPES))
     again = store.write("raw", SECOND, store.read("raw", partitions=[SECOND.key]))
     assert again == ref.model_copy(update={"changed": False})
+
+
+def halves(partition: Partition) -> list[pa.Table]:
+    """Returns the rows of `rows` in chunks whose types differ, as a source that reads in chunks gives them."""
+    whole = pa.Table.from_pandas(rows(partition))
+    first, last = whole.slice(0, 1), whole.slice(1)
+    return [first.set_column(2, "size", pa.nulls(1)), last]
+
+
+def test_how_rows_are_chunked_does_not_matter(store: Store) -> None:
+    whole = pa.Table.from_pandas(rows(FIRST))
+    ref = store.write("raw", FIRST, iter([whole]))
+    assert ref.digest == store.write("raw", FIRST, (whole.slice(row, 1) for row in range(5))).digest
+    assert ref.digest == store.write("raw", FIRST, rows(FIRST)).digest
+    assert store.version("raw") == 1
+
+
+def test_the_chunks_of_a_new_table_decide_on_its_types_together(store: Store) -> None:
+    chunks = [pa.table({"n": values}) for values in ([None], [1, 2], [0.5], [3])]
+    store.write("raw", FIRST, iter(chunks))
+    assert store.read("raw")["n"].tolist()[1:] == [1.0, 2.0, 0.5, 3.0]
+    with pytest.raises(
+        DataError, match=r"other\[2026-01-01\]: n: must hold values of one type. Got 'int64 and string'"
+    ):
+        store.write("other", FIRST, iter([pa.table({"n": [1]}), pa.table({"n": ["a"]})]))
+    assert store.version("other") is None
+
+
+def test_chunks_that_end_with_an_exception_leave_nothing(store: Store, tmp_path: Path) -> None:
+    store.write("raw", FIRST, rows(FIRST))
+    files = sorted(tmp_path.rglob("*.parquet"))
+
+    def broken() -> Iterator[pa.Table]:
+        yield pa.Table.from_pandas(rows(FIRST, shift=1.0))
+        raise DataError("source", "broke")
+
+    with pytest.raises(DataError, match="source: broke"):
+        store.write("raw", FIRST, broken())
+    assert store.version("raw") == 1 and sorted(tmp_path.rglob("*.parquet")) == files
+
+
+def test_unchanged_content_leaves_no_file_behind(store: Store, tmp_path: Path) -> None:
+    store.write("raw", FIRST, rows(FIRST))
+    store.write("raw", FIRST, rows(FIRST))
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+
+
+def test_history_tells_every_write_and_what_it_was_made_of(store: Store) -> None:
+    assert store.history("raw") == []
+    first = store.write("raw", FIRST, rows(FIRST), facts={"origins": [{"name": "a.csv"}]})
+    store.write("raw", SECOND, rows(SECOND))
+    store.write("raw", FIRST, rows(FIRST))  # changes nothing
+    last = store.write("raw", FIRST, rows(FIRST, 3))
+    found = store.history("raw")
+    assert [(one.partition, one.version, one.rows) for one in found] == [
+        (FIRST.key, 1, 5),
+        (SECOND.key, 2, 5),
+        (FIRST.key, 3, 3),
+    ]
+    assert found[0].digest == first.digest and found[2].digest == last.digest
+    assert found[0].facts == {"origins": [{"name": "a.csv"}]} and found[1].facts == {}
+    assert datetime.now(UTC) - timedelta(minutes=5) < found[2].at <= datetime.now(UTC)
+
+
+def test_files_that_cannot_hold_a_time_are_not_read(store: Store) -> None:
+    for partition in (FIRST, SECOND):
+        store.write("raw", partition, rows(partition))
+    window = {"between": (SECOND.start, SECOND.end), "time": "at"}
+    (lost,) = [file for file in Path(store.uri("raw")).rglob("*.parquet") if FIRST.key in str(file)]
+    lost.unlink()
+    assert len(store.read("raw", **window)) == 5  # type: ignore[arg-type]
+
+
+STREAM = """
+import resource, sys
+import numpy, pyarrow
+from airworthy.partitions import parse_key
+from airworthy.store import Store, chunks
+store, day = Store(sys.argv[1], "churn"), parse_key("day", "2026-01-01")
+def rows():
+    random = numpy.random.default_rng(0)
+    for _ in range(40):
+        yield pyarrow.table({f"c{n}": random.normal(size=50_000) for n in range(50)})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+store.write("raw", day, rows())
+assert not store.write("raw", day, rows()).changed
+count = sum(len(chunk) for chunk in chunks(store.scan("raw")))
+print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_partition_larger_than_what_it_takes_to_write_and_read_it(tmp_path: Path) -> None:
+    found = subprocess.run([sys.executable, "-c", STREAM, str(tmp_path)], capture_output=True, text=True, check=True)
+    count, grown = map(int, found.stdout.split())
+    assert count == 2_000_000 and grown < 500  # MB; the rows take 800

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from dataclasses import asdict
 
 import pandas as pd
+import pyarrow as pa
 
 from airworthy.config import Pipeline
+from airworthy.connections import Connections, from_environment
 from airworthy.errors import DataError, Problems
 from airworthy.masking import masked_errors
 from airworthy.partitions import Partition
@@ -18,7 +22,9 @@ RESERVED = ("partition", "row", "failed")
 log = logging.getLogger(__name__)
 
 
-def ingest(pipeline: Pipeline, partition: Partition, store: Store) -> TableRef:
+def ingest(
+    pipeline: Pipeline, partition: Partition, store: Store, connections: Connections = from_environment
+) -> TableRef:
     """Leaves the source's rows in one partition of `raw`; the time column becomes UTC.
 
     Raises:
@@ -26,25 +32,34 @@ def ingest(pipeline: Pipeline, partition: Partition, store: Store) -> TableRef:
         Problems: Columns are missing, times are outside the partition, or the table's columns differ.
     """
     with masked_errors(pipeline):
-        return _ingest(pipeline, partition, store)
+        return _ingest(pipeline, partition, store, connections)
 
 
-def _ingest(pipeline: Pipeline, partition: Partition, store: Store) -> TableRef:
+def _ingest(pipeline: Pipeline, partition: Partition, store: Store, connections: Connections) -> TableRef:
     where = f"{RAW}[{partition.key}]"
-    frame = pipeline.source.extract(partition)
-    if problems := _column_problems(pipeline, where, frame):
-        raise Problems(where, problems)
-    if frame.empty:
-        hint = f"The source gave none from {partition.start:%Y-%m-%d %H:%M} to {partition.end:%Y-%m-%d %H:%M} UTC"
-        raise DataError(where, "must have rows", hint=hint)
-    frame = frame.assign(**{pipeline.time: _times(f"{where}: {pipeline.time}", frame[pipeline.time], partition)})
-    ref = store.write(RAW, partition, frame)
+    extracted = pipeline.source.extract(partition, connections)
+    facts = {"origins": [asdict(origin) for origin in extracted.origins]}
+    ref = store.write(RAW, partition, _checked(pipeline, partition, where, extracted.rows), facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 
 
-def _column_problems(pipeline: Pipeline, where: str, frame: pd.DataFrame) -> list[DataError]:
-    there = list(map(str, frame.columns))
+def _checked(pipeline: Pipeline, partition: Partition, where: str, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yields the rows with their times in UTC; an exception here leaves the table as it was."""
+    count = 0
+    for chunk in rows:
+        if problems := _column_problems(pipeline, where, chunk.column_names):
+            raise Problems(where, problems)
+        count += chunk.num_rows
+        position = chunk.column_names.index(pipeline.time)
+        times = _times(f"{where}: {pipeline.time}", chunk[position].to_pandas(), partition)
+        yield chunk.set_column(position, pipeline.time, pa.array(times))
+    if not count:
+        hint = f"The source gave none from {partition.start:%Y-%m-%d %H:%M} to {partition.end:%Y-%m-%d %H:%M} UTC"
+        raise DataError(where, "must have rows", hint=hint)
+
+
+def _column_problems(pipeline: Pipeline, where: str, there: list[str]) -> list[DataError]:
     problems = []
     roles = {"time": [pipeline.time], "key": pipeline.key, "label": [pipeline.label.column]}
     for role, names in roles.items():

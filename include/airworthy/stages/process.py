@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from airworthy.columns import from_frame
 from airworthy.config import Pipeline
 from airworthy.errors import DataError
 from airworthy.features import compute_features
@@ -14,7 +17,7 @@ from airworthy.masking import masked_errors
 from airworthy.partitions import Partition
 from airworthy.stages.ingest import RAW
 from airworthy.stages.validate import QUARANTINE, ROW, Validation
-from airworthy.store import Store, TableRef
+from airworthy.store import Store, TableRef, chunks
 
 FEATURES = "features"
 
@@ -24,38 +27,45 @@ log = logging.getLogger(__name__)
 def process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store) -> TableRef:
     """Leaves key, time, label and features of a partition's good rows in `features`.
 
-    A label that is not known yet stays missing.
+    A label that is not known yet stays missing. `features` is called with a part of the rows at a time,
+    because what it makes of a row may depend on that row only: serving calls it with single ones.
 
     Raises:
         DataError: No good row is left, or the user's `features` raised.
         Problems: What it returned cannot be features.
     """
-
-    def personal() -> pd.DataFrame:
-        return store.read(
-            RAW, partitions=[partition.key], columns=list(pipeline.pii), version=validation.raw.version
-        )
-
-    with masked_errors(pipeline, personal):
+    with masked_errors(pipeline, lambda: store.scan(RAW, partitions=[partition.key], version=validation.raw.version)):
         return _process(pipeline, partition, validation, store)
 
 
 def _process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store) -> TableRef:
     where = f"{FEATURES}[{partition.key}]"
-    raw = store.read(RAW, partitions=[partition.key], version=validation.raw.version)
-    good = raw[~_is_bad(raw, partition, validation, store)].reset_index(drop=True)
-    if good.empty:
-        raise DataError(where, "must have rows", hint=f"All {len(raw)} rows of {RAW} are in quarantine")
-    identity = good[[*pipeline.key, pipeline.time, pipeline.label.column]]
-    frame = pd.concat([identity, compute_features(pipeline, good)], axis=1)
-    ref = store.write(FEATURES, partition, frame, like=RAW)
+    if validation.rows == validation.bad_rows:
+        raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")
+    facts = {"raw": validation.raw.version, "digest": validation.raw.digest}
+    rows = _rows(pipeline, partition, where, validation, store)
+    ref = store.write(FEATURES, partition, rows, like=RAW, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 
 
-def _is_bad(raw: pd.DataFrame, partition: Partition, validation: Validation, store: Store) -> np.ndarray:
-    bad = np.zeros(len(raw), dtype=bool)
-    if validation.quarantine is not None:
-        rows = store.read(QUARANTINE, partitions=[partition.key], columns=[ROW], version=validation.quarantine.version)
-        bad[rows[ROW].to_numpy()] = True
-    return bad
+def _rows(
+    pipeline: Pipeline, partition: Partition, where: str, validation: Validation, store: Store
+) -> Iterator[pa.Table]:
+    bad = _bad_rows(partition, validation, store)
+    start = 0
+    for chunk in chunks(store.scan(RAW, partitions=[partition.key], version=validation.raw.version)):
+        position = np.arange(start, start + chunk.num_rows)
+        start += chunk.num_rows
+        raw = chunk.filter(pa.array(~np.isin(position, bad))).to_pandas()
+        if raw.empty:
+            continue
+        identity = raw[list(dict.fromkeys([*pipeline.identity, pipeline.label.column]))]
+        yield from_frame(where, pd.concat([identity, compute_features(pipeline, raw)], axis=1))
+
+
+def _bad_rows(partition: Partition, validation: Validation, store: Store) -> np.ndarray:
+    if validation.quarantine is None:
+        return np.array([], dtype="int64")
+    rows = store.read(QUARANTINE, partitions=[partition.key], columns=[ROW], version=validation.quarantine.version)
+    return rows[ROW].to_numpy()
