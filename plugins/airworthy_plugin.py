@@ -18,6 +18,8 @@ class AirworthyPlugin(AirflowPlugin):
     operator_extra_links: ClassVar[list[Any]] = [
         links.MlflowRun(),
         links.ValidationResult(),
+        links.DataDocs(),
+        links.Profile(),
         links.DriftReport(),
         links.Endpoint(),
     ]

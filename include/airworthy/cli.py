@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     command("demo", _demo, "replay a year of real flights through the whole loop")
     added = command("report", _report, "write a pipeline's history as a page: every training run and verdict")
     added.add_argument("pipeline", help="the pipeline's name")
+    added = command(
+        "profile", _profile, "write what a partition looks like as a page: distributions, what tells the label"
+    )
+    added.add_argument("pipeline", help="the pipeline's name")
+    added.add_argument("partition", nargs="?", help="the partition's key; the newest one by default")
     added = command("validations", _validations, "show what became of a pipeline's expectations over time")
     added.add_argument("pipeline", help="the pipeline's name")
     added.add_argument("--expectation", default="", help="only those whose name or columns hold this text")
@@ -129,6 +134,12 @@ def _report(asked: argparse.Namespace) -> None:
     from airworthy import report
 
     report.run(asked.pipeline, _environment())
+
+
+def _profile(asked: argparse.Namespace) -> None:
+    from airworthy import profile_page
+
+    profile_page.run(asked.pipeline, _environment(), asked.partition)
 
 
 def _validations(asked: argparse.Namespace) -> None:

@@ -42,9 +42,9 @@ _TEMPLATES = {
         "<td>{{ value | string | escape }}</td>{% endfor %}</tr>{% endfor %}</tbody></table>{% endfor %}"
     ),
 }
-_TAGS = frozenset(
-    "b br code details div em h1 h2 h3 h4 h5 h6 hr i li ol p pre span strong summary table tbody td th thead tr ul".split()
-)
+_BLOCKS = {"details", "div", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "summary", "ul"}
+_TAGS = _BLOCKS | {"b", "br", "code", "em", "i", "span", "strong", "table", "tbody", "td", "th", "thead", "tr"}
+_ATTRIBUTES = frozenset({"class", "colspan", "hidden"})
 _WITHOUT_TEXT = frozenset({"script", "style"})
 
 # What the classes look like that Great Expectations takes from Bootstrap and Font Awesome.
@@ -104,7 +104,7 @@ def publish(pipeline: str, found: Summary, outcomes: Sequence[Outcome], reports_
 def _render(pipeline: str, found: Summary, outcomes: Sequence[Outcome]) -> str:
     from great_expectations import __version__
     from great_expectations.core.expectation_validation_result import ExpectationSuiteValidationResult
-    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
 
     passed = sum(outcome.status == "passed" for outcome in outcomes)
     suite = ExpectationSuiteValidationResult(
@@ -139,6 +139,7 @@ def _not_run(outcomes: Sequence[Outcome]) -> str:
 def _result(outcome: Outcome) -> Any:
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
     kwargs = {name: value for name, value in outcome.expectation.kwargs.items() if name != "severity"}
     told = json.dumps([kwargs, outcome.result.get("result") or {}, outcome.reason], default=str, ensure_ascii=False)
@@ -147,11 +148,10 @@ def _result(outcome: Outcome) -> Any:
         share = 100 * outcome.unexpected / max(details.get("element_count") or 0, 1)
         details = {"unexpected_percent": share, **details}  # which those of several columns do not state
     raised = {"raised_exception": True, "exception_message": reason, "exception_traceback": reason}
+    severity = FailureSeverity.WARNING if outcome.is_warning else FailureSeverity.CRITICAL
     return ExpectationValidationResult(
         success=outcome.status == "passed",
-        expectation_config=ExpectationConfiguration(
-            type=outcome.expectation.type, kwargs=kwargs, severity="warning" if outcome.is_warning else "critical"
-        ),
+        expectation_config=ExpectationConfiguration(type=outcome.expectation.type, kwargs=kwargs, severity=severity),
         result=details,
         exception_info=raised if outcome.status == "error" else _QUIET,
     )
@@ -159,10 +159,11 @@ def _result(outcome: Outcome) -> Any:
 
 @cache
 def _view() -> Any:
-    from great_expectations.render.view import DefaultJinjaPageView
+    from great_expectations.render.view.view import DefaultJinjaPageView
     from jinja2 import ChoiceLoader, DictLoader
 
     view = DefaultJinjaPageView()
+    assert view.env.loader is not None
     view.env.loader = ChoiceLoader([DictLoader(_TEMPLATES), view.env.loader])
     return view
 
@@ -179,8 +180,9 @@ class _Plain(HTMLParser):
         if tag in _WITHOUT_TEXT:
             self._hidden += 1
         elif tag in _TAGS and not self._hidden:
-            kept = [f' {name}="{escape(value or str())}"' for name, value in attrs if name in ("class", "hidden", "colspan")]
-            self.parts.append(f"<{tag}{''.join(kept)}>")
+            written = [(name, escape(value or "")) for name, value in attrs if name in _ATTRIBUTES]
+            kept = "".join(f' {name}="{value}"' for name, value in written)
+            self.parts.append(f"<{tag}{kept}>")
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _WITHOUT_TEXT:

@@ -47,7 +47,9 @@ def _call(pipeline: Pipeline, function: str, inputs: pd.DataFrame) -> Any:
         return call(function, inputs)
     except DataError as error:
         cause = error.__cause__
-        asked = [name for name in pipeline.pii if isinstance(cause, KeyError | AttributeError) and repr(name) in str(cause)]
+        asked = [
+            name for name in pipeline.pii if isinstance(cause, KeyError | AttributeError) and repr(name) in str(cause)
+        ]
         if not asked:
             raise
         rule = f"must do without {', '.join(asked)}, because a column named in `pii` is never given to it"

@@ -129,7 +129,9 @@ def _render(section: Section) -> Iterator[str]:
     if section.links:
         yield f"<nav>{''.join(map(_anchor, section.links))}</nav>"
     if section.charts:
-        figures = (f"<figure><figcaption>{escape(chart.title)}</figcaption>{chart.svg}</figure>" for chart in section.charts)
+        figures = (
+            f"<figure><figcaption>{escape(chart.title)}</figcaption>{chart.svg}</figure>" for chart in section.charts
+        )
         yield f'<div class="charts">{"".join(figures)}</div>'
     if section.picture is not None:
         yield f'<figure><img alt="{escape(section.heading)}" src="{_address(section.picture)}"></figure>'

@@ -17,19 +17,21 @@ VALIDATIONS = "validations"
 _WIDTH = 90
 
 
-def record(store: Store, partition: Partition, raw: TableRef, outcomes: Sequence[Outcome], *, blocked: bool) -> TableRef:
+def record(
+    store: Store, partition: Partition, raw: TableRef, outcomes: Sequence[Outcome], *, blocked: bool
+) -> TableRef:
     """Leaves one row per expectation in the partition; a rerun that finds the same changes nothing.
 
-    Columns: `raw_version`, `blocked` (the whole partition), `expectation`, `columns`, `kwargs` (JSON), `status`,
-    `severity`, `unexpected` (failing rows of a row-level one), `rows`, `unexpected_share`, `observed` (if a
-    number) and `reason`.
+    Columns: `raw_digest` (of the rows that were checked; `Store.history` knows the versions of `raw` by it),
+    `blocked` (the whole partition), `expectation`, `columns`, `kwargs` (JSON), `status`, `severity`, `unexpected`
+    (failing rows of a row-level one), `rows`, `unexpected_share`, `observed` (if a number) and `reason`.
 
     Args:
         outcomes: Masked, as the table is for everybody to read.
     """
     frame = pd.DataFrame([_row(raw, outcome) for outcome in outcomes]).assign(blocked=blocked)
     kinds = {"unexpected": "Int64", "unexpected_share": "float64", "observed": "float64"}
-    return store.write(VALIDATIONS, partition, frame.astype(kinds))
+    return store.write(VALIDATIONS, partition, frame.astype(kinds), facts={"raw": raw.version, "digest": raw.digest})
 
 
 def _row(raw: TableRef, outcome: Outcome) -> dict[str, object]:
@@ -38,7 +40,7 @@ def _row(raw: TableRef, outcome: Outcome) -> dict[str, object]:
     observed = (outcome.result.get("result") or {}).get("observed_value")
     counted = outcome.is_row_level and outcome.status != "error"
     return {
-        "raw_version": raw.version,
+        "raw_digest": raw.digest,
         "expectation": outcome.expectation.type,
         "columns": outcome.title.partition("(")[2].removesuffix(")"),
         "kwargs": json.dumps(kwargs, sort_keys=True, default=str),

@@ -29,6 +29,10 @@ class DataDocs(_StageLink):
     name = "Data Docs"
 
 
+class Profile(_StageLink):
+    name = "Profile"
+
+
 class DriftReport(_StageLink):
     name = "Drift report"
 

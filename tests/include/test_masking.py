@@ -21,7 +21,6 @@ import pytest
 
 from airworthy.config import Pipeline
 from airworthy.errors import AirworthyError, DataError, Problems
-from airworthy.ledger import Ledger
 from airworthy.masking import MASK, UNSAID, masked_errors, scrub
 from airworthy.partitions import Partition, parse_key
 from airworthy.stages.evaluate import evaluate, judge
@@ -135,7 +134,11 @@ class Canaries:
         return {path.name for path in (self.toy.folder / "store" / self.toy.name).iterdir() if path.is_dir()}
 
     def found(self) -> list[str]:
-        return [place for place, text in self.places() if f"canary-{self.token}" in text or self.number in text.replace(",", "")]
+        return [
+            place
+            for place, text in self.places()
+            if f"canary-{self.token}" in text or self.number in text.replace(",", "")
+        ]
 
 
 def _texts(name: str, content: bytes) -> Iterator[tuple[str, str]]:
@@ -206,7 +209,14 @@ def test_the_search_finds_the_canaries_when_nothing_is_declared(
     found = canaries.found()
     for place in ("validate/2013-04-01.html", "validate/2013-04-01.json", "data_docs/2013-04-01.html", "said 0"):
         assert any(place in one for one in found), (place, "\n".join(found))
-    for place in ("requests.json", "reference.parquet (rows)", "airworthy.json", "validations", "features"):
+    for place in (
+        "profile/2013-04-01.html",
+        "requests.json",
+        "reference.parquet (rows)",
+        "airworthy.json",
+        "validations",
+        "features",
+    ):
         assert any(place in one for one in found), (place, found)
     assert [one for one in found if one.startswith("said")][-1] == f"said {len(canaries.seen) - 1}"  # the KeyError
 
@@ -228,7 +238,9 @@ def test_a_personal_column_that_cannot_be_stored_is_named_without_its_values(wor
         ingest(world.pipeline(pii=["weight"]), DAY, world.store)
     about_late, about_weight = sorted(str(raised.value).splitlines())
     assert about_weight.startswith("raw[2026-01-05]: weight: must hold double") and UNSAID in about_weight
-    assert "canary" not in about_weight and about_late.endswith("late: must hold int64, as the table does. Got 'string'.")
+    assert "canary" not in about_weight and about_late.endswith(
+        "late: must hold int64, as the table does. Got 'string'."
+    )
     assert "canary" not in "".join(traceback.format_exception(raised.value)).replace(about_weight, "")
 
 
@@ -244,7 +256,10 @@ def test_what_an_extract_function_raises_is_not_repeated(world: World) -> None:
 
 def test_other_exceptions_keep_their_kind_and_those_of_the_machine_stay_as_they_are(world: World) -> None:
     pipeline = world.pipeline(pii=["service"])
-    with pytest.raises(DataError, match=r"parcels: failed with TypeError: \(not shown") as raised, masked_errors(pipeline):
+    with (
+        pytest.raises(DataError, match=r"parcels: failed with TypeError: \(not shown") as raised,
+        masked_errors(pipeline),
+    ):
         raise TypeError("canary")
     assert raised.value.__suppress_context__
     with pytest.raises(FileNotFoundError), masked_errors(pipeline):
@@ -284,7 +299,7 @@ def test_the_search_for_values_does_not_grow_with_the_text() -> None:
 
 @pytest.mark.parametrize("column", ["at", "late"])
 def test_time_and_label_cannot_be_personal(world: World, column: str) -> None:
-    with pytest.raises(ValueError, match="must not name the (time|label)"):
+    with pytest.raises(ValueError, match=r"must not name the (time|label)"):
         world.pipeline(pii=[column])
 
 

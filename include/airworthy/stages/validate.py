@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from airworthy import data_docs, validations
+from airworthy import data_docs, profile_page, validations
 from airworthy.config import Expectation, Pipeline, Strict
 from airworthy.errors import DataError, Problems
 from airworthy.expectations import Outcome, run
@@ -96,6 +96,7 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
     problems = list(_problems(pipeline, where, found, outcomes))
     validations.record(store, partition, raw, outcomes, blocked=bool(problems))
     _write_reports(pipeline, found, outcomes, problems, frame, failed, reports_dir)
+    _write_profile(pipeline, raw, store, reports_dir)
     if problems:
         raise Problems(where, problems)
     log.info("%s: %d expectations, %d of %d rows in quarantine", where, len(outcomes), bad, len(frame))
@@ -202,6 +203,17 @@ def _write_reports(
         title = f"Failing rows ({min(SAMPLES, len(failed))} of {len(failed)} in quarantine)"
         sections.append(Section(title, table=((ROW, FAILED, *sample.columns), failing)))
     write_page(page, f"{pipeline.name}: validation of {found.raw.partition}", sections)
+
+
+def _write_profile(pipeline: Pipeline, raw: TableRef, store: Store, reports_dir: Path) -> None:
+    """Leaves the profile of a partition that is small enough; good rows do not wait for a picture of them."""
+    if raw.rows > profile_page.AUTOMATIC:
+        return
+    try:
+        with masked_errors(pipeline):
+            profile_page.publish(pipeline, raw.partition, store, raw.version, reports_dir)
+    except Exception as error:
+        log.warning("%s[%s]: no profile was written: %s", RAW, raw.partition, error)
 
 
 def _expectation_row(outcome: Outcome) -> tuple[str, ...]:
