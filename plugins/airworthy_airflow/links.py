@@ -33,6 +33,10 @@ class Profile(_StageLink):
     name = "Profile"
 
 
+class SchemaContract(_StageLink):
+    name = "Schema contract"
+
+
 class DriftReport(_StageLink):
     name = "Drift report"
 

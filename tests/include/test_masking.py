@@ -122,7 +122,7 @@ class Canaries:
         """Yields every place a person or a model looks at, and its whole content as text."""
         for number, text in enumerate(self.seen):
             yield f"said {number}", text
-        for folder in (self.toy.profile.reports_dir, self.mlflow):
+        for folder in (self.toy.profile.reports_dir, self.toy.folder / "config", self.mlflow):
             for file in folder.rglob("*"):
                 if file.is_file():
                     yield from _texts(str(file.relative_to(folder.parent)), file.read_bytes())

@@ -44,7 +44,8 @@ def _process(pipeline: Pipeline, partition: Partition, validation: Validation, s
         raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")
     facts = {"raw": validation.raw.version, "digest": validation.raw.digest}
     rows = _rows(pipeline, partition, where, validation, store)
-    ref = store.write(FEATURES, partition, rows, like=RAW, facts=facts)
+    # Features that are the raw columns follow them; what code returns changes only when its table is made anew.
+    ref = store.write(FEATURES, partition, rows, like=RAW, evolve=pipeline.features is None, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 

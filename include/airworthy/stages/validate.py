@@ -54,6 +54,7 @@ class Validation(Strict):
         page: The page's path below `reports_dir`; the results as JSON are beside it.
     """
 
+    partition: str
     raw: TableRef
     quarantine: TableRef | None
     rows: int
@@ -85,6 +86,7 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
         quarantine = _store_bad_rows(store, partition, frame, failed)
     outcomes = mask_outcomes(pipeline, outcomes)
     found = Validation(
+        partition=partition.key,
         raw=raw,
         quarantine=quarantine,
         rows=len(frame),
@@ -139,7 +141,7 @@ def _store_bad_rows(store: Store, partition: Partition, frame: pd.DataFrame, fai
         return None
     rows = failed.index.to_numpy(dtype="int64")
     bad = frame.iloc[rows].assign(**{ROW: rows, FAILED: failed.to_numpy()})
-    return store.write(QUARANTINE, partition, bad, like=RAW)
+    return store.write(QUARANTINE, partition, bad, like=RAW, evolve=True)
 
 
 def _failure(outcome: Outcome) -> Failure:
@@ -202,7 +204,7 @@ def _write_reports(
         ]
         title = f"Failing rows ({min(SAMPLES, len(failed))} of {len(failed)} in quarantine)"
         sections.append(Section(title, table=((ROW, FAILED, *sample.columns), failing)))
-    write_page(page, f"{pipeline.name}: validation of {found.raw.partition}", sections)
+    write_page(page, f"{pipeline.name}: validation of {found.partition}", sections)
 
 
 def _write_profile(pipeline: Pipeline, raw: TableRef, store: Store, reports_dir: Path) -> None:

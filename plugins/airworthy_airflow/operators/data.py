@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from airworthy.partitions import Partition
 from airworthy_airflow import assets, links, reports
-from airworthy_airflow.moments import partition_of
-from airworthy_airflow.operators.stage import StageOperator, final_errors
+from airworthy_airflow.operators.stage import PartitionOperator
 
 
-class IngestOperator(StageOperator):
-    """Publishes one partition of `raw` from the pipeline's source."""
+class IngestOperator(PartitionOperator):
+    """Publishes a partition of `raw` from the pipeline's source, held to the schema contract."""
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    operator_extra_links = (links.SchemaContract(),)
+
+    def work(self, context: Any, partition: Partition) -> dict[str, Any]:
+        from airworthy.contracts.report import page_path
         from airworthy.stages.ingest import ingest
 
-        with final_errors():
-            raw = ingest(self.pipeline, partition_of(context, self.pipeline), self.store)
-        return raw.model_dump(mode="json")
+        self.links[links.SchemaContract.__name__] = reports.url(page_path(self.pipeline.name, partition.key))
+        return ingest(self.pipeline, partition, self.store, reports_dir=self.profile.reports_dir).model_dump(
+            mode="json"
+        )
 
 
-class ValidateOperator(StageOperator):
+class ValidateOperator(PartitionOperator):
     """Checks a raw partition; bad rows go to `quarantine`, a bad partition fails the task.
 
     Args:
@@ -35,28 +39,26 @@ class ValidateOperator(StageOperator):
         super().__init__(**kwargs)
         self.raw = raw
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def work(self, context: Any, partition: Partition) -> dict[str, Any]:
         from airworthy.data_docs import docs_path
         from airworthy.profile_page import profile_path
         from airworthy.stages.validate import page_path, validate
         from airworthy.store import TableRef
 
-        with final_errors():
-            partition = partition_of(context, self.pipeline)
-            self.links[links.ValidationResult.__name__] = reports.url(page_path(self.pipeline, partition))
-            self.links[links.DataDocs.__name__] = reports.url(docs_path(self.pipeline.name, partition.key))
-            raw = TableRef.model_validate(self.raw)
-            try:
-                validation = validate(self.pipeline, partition, raw, self.store, self.profile.reports_dir)
-            finally:  # of a big partition there is a page only if somebody asked for it
-                page = profile_path(self.pipeline.name, partition.key)
-                if (self.profile.reports_dir / page).exists():
-                    self.links[links.Profile.__name__] = reports.url(page)
+        raw = TableRef.model_validate(self.before(self.raw, partition))
+        self.links[links.ValidationResult.__name__] = reports.url(page_path(self.pipeline, partition))
+        self.links[links.DataDocs.__name__] = reports.url(docs_path(self.pipeline.name, partition.key))
+        try:
+            validation = validate(self.pipeline, partition, raw, self.store, self.profile.reports_dir)
+        finally:  # of a big partition there is a page only if somebody asked for it
+            page = profile_path(self.pipeline.name, partition.key)
+            if (self.profile.reports_dir / page).exists():
+                self.links[links.Profile.__name__] = reports.url(page)
         return validation.model_dump(mode="json")
 
 
-class ProcessOperator(StageOperator):
-    """Publishes one partition of `features` and the asset event that says so.
+class ProcessOperator(PartitionOperator):
+    """Publishes a partition of `features` and the asset event that says so.
 
     Args:
         validation: What `ValidateOperator` returned.
@@ -68,18 +70,13 @@ class ProcessOperator(StageOperator):
         super().__init__(**kwargs)
         self.validation = validation
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def work(self, context: Any, partition: Partition) -> dict[str, Any]:
         from airworthy.stages.process import process
         from airworthy.stages.validate import Validation
 
-        with final_errors():
-            partition = partition_of(context, self.pipeline)
-            validation = Validation.model_validate(self.validation)
-            features = process(self.pipeline, partition, validation, self.store)
-        context["outlet_events"][assets.features(self.pipeline)].extra = {
-            "partition": features.partition,
-            "version": features.version,
-            "rows": features.rows,
-            "changed": features.changed,
-        }
+        validation = Validation.model_validate(self.before(self.validation, partition))
+        features = process(self.pipeline, partition, validation, self.store)
+        event = context["outlet_events"][assets.features(self.pipeline)]
+        told = {"partition": features.partition, "version": features.version, "rows": features.rows}
+        event.extra = {"partitions": [*event.extra.get("partitions", ()), {**told, "changed": features.changed}]}
         return features.model_dump(mode="json")
