@@ -150,7 +150,7 @@ def _facts(pipeline: Pipeline, rows: ds.Dataset, fields: list[pa.Field], *, exac
         if floating:
             asked[f"{name}.infinite"] = f"count(*) FILTER (isinf({column}))"
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as database:
-        database.execute(f"SET memory_limit = '1GB'; SET temp_directory = '{folder}'; SET TimeZone = 'UTC'")
+        database.execute(f"SET memory_limit = '512MB'; SET temp_directory = '{folder}'; SET TimeZone = 'UTC'")
         database.execute("SET enable_progress_bar = false")
         database.register("rows", rows)
         found = database.execute(f"SELECT {', '.join(asked.values())} FROM rows").fetchone()
