@@ -20,6 +20,8 @@ class AirworthyPlugin(AirflowPlugin):
         links.MlflowRun(),
         links.SchemaContract(),
         links.ValidationResult(),
+        links.DataDocs(),
+        links.Profile(),
         links.DriftReport(),
         links.Endpoint(),
     ]

@@ -59,6 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     added = command("report", _report, "write a pipeline's history as a page: every training run and verdict")
     added.add_argument("pipeline", help="the pipeline's name")
     _add_quarantine(command("quarantine", _quarantine, "inspect rows in quarantine, and decide about them"))
+    added = command(
+        "profile", _profile, "write what a partition looks like as a page: distributions, what tells the label"
+    )
+    added.add_argument("pipeline", help="the pipeline's name")
+    added.add_argument("partition", nargs="?", help="the partition's key; the newest one by default")
+    added = command("validations", _validations, "show what became of a pipeline's expectations over time")
+    added.add_argument("pipeline", help="the pipeline's name")
+    added.add_argument("--expectation", default="", help="only those whose name or columns hold this text")
+    added.add_argument("--failed", action="store_true", help="only those that do not hold or could not be judged")
     _add_contract(command("contract", None, "show, learn, compare or amend the schema contract of raw data"))
     return parser
 
@@ -164,6 +173,18 @@ def _report(asked: argparse.Namespace) -> None:
     from airworthy import report
 
     report.run(asked.pipeline, _environment())
+
+
+def _profile(asked: argparse.Namespace) -> None:
+    from airworthy import profile_page
+
+    profile_page.run(asked.pipeline, _environment(), asked.partition)
+
+
+def _validations(asked: argparse.Namespace) -> None:
+    from airworthy import validations
+
+    validations.run(asked.pipeline, _environment(), asked.expectation, failed=asked.failed)
 
 
 def _contract_show(asked: argparse.Namespace) -> None:

@@ -190,6 +190,8 @@ class Pipeline(Strict):
     """One pipeline: everything `config/pipelines/<name>.yaml` says.
 
     Attributes:
+        pii: Personal columns. No model, page, log or message ever holds a value of them; tables do,
+            of those in the key all tables, of the others `raw` and `quarantine` only.
         batch: How many partitions one ingest run brings in where several are due, as in a backfill.
     """
 
@@ -246,6 +248,10 @@ class Pipeline(Strict):
             if column in RESERVED:
                 rule = f"must be none of {', '.join(sorted(RESERVED))}, which the tables use themselves"
                 raise problem(rule, column, loc=(loc,), hint="Give the column another name in extract()")
+        for column, role in ((self.time, "time"), (self.label.column, "label")):
+            if column in self.pii:
+                rule = f"must not name the {role}, which is in every table and every page"
+                raise problem(rule, column, loc=("pii", self.pii.index(column)))
         shortest = datetime(2001, 2, 1)  # noqa: DTZ001  # a month may have 28 days
         if shortest + self.train.holdout <= shortest + self.label.matures_after:
             rule = "must be longer than label.matures_after, or no label of it is known"

@@ -111,7 +111,7 @@ quarantine:
   assigned_users: []
 
 # Raw rows in, features out; the same function is called in training and for live requests. Without this key
-# every column but key, time and label is a feature.
+# every column but key, time, label and personal ones is a feature.
 features: pipelines.$name:features
 
 # What is trained. `params` are the library's own; or, for any estimator of scikit-learn:

@@ -24,6 +24,6 @@ columns whose names differ in case only, or texts that differ after a zero byte,
 """
 
 from airworthy.expectations.check import run
-from airworthy.expectations.outcome import MASK, Outcome
+from airworthy.expectations.outcome import Outcome
 
-__all__ = ["MASK", "Outcome", "run"]
+__all__ = ["Outcome", "run"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,10 +51,9 @@ class Check:
 class Judge:
     """Judges expectations on the rows of one dataset."""
 
-    def __init__(self, rows: Rows, listed: int, masked: Collection[str]) -> None:
+    def __init__(self, rows: Rows, listed: int) -> None:
         self._rows = rows
         self._listed = listed
-        self._masked = masked
         self._engine = pandas_engine.engine(rows.schema.empty_table().to_pandas())
 
     def judge(self, expectations: Sequence[Expectation]) -> list[Outcome]:
@@ -129,7 +128,7 @@ class Judge:
         result = check.built.metrics_validate(
             metrics=values, runtime_configuration={"result_format": dict(_SUMMARY)}, execution_engine=self._engine
         )
-        judge(check.outcome, result.to_json_dict(), self._masked)
+        judge(check.outcome, result.to_json_dict())
         if check.outcome.status == "failed":
             check.outcome.rows = positions
 
@@ -157,7 +156,7 @@ class Judge:
         """Judges with Great Expectations on a frame of all rows."""
         try:
             frame = self._frame(check.outcome.expectation)
-            judge(check.outcome, pandas_engine.validate(frame, check.built).to_json_dict(), self._masked)
+            judge(check.outcome, pandas_engine.validate(frame, check.built).to_json_dict())
             outcome = check.outcome
             if outcome.status == "failed" and outcome.is_row_level and outcome.unexpected <= self._listed:
                 outcome.rows = pandas_engine.failing_rows(frame, check.built)
@@ -170,19 +169,16 @@ class Judge:
 
     def _error(self, check: Check, error: Exception) -> None:
         check.outcome.status, check.outcome.rows, check.outcome.unexpected = "error", None, 0
-        judge(check.outcome, pandas_engine.raised(check.built, error), self._masked)
+        judge(check.outcome, pandas_engine.raised(check.built, error))
 
 
-def run(
-    rows: ds.Dataset, expectations: Sequence[Expectation], *, listed: int, masked: Collection[str] = ()
-) -> list[Outcome]:
+def run(rows: ds.Dataset, expectations: Sequence[Expectation], *, listed: int) -> list[Outcome]:
     """Returns one outcome per expectation, in order.
 
     Args:
         rows: What to check.
         expectations: Under Great Expectations' own names.
         listed: More failing rows than this are counted, but not listed.
-        masked: Columns of which no value may be in an outcome; it has `***` instead.
     """
     with opened(rows) as source:
-        return Judge(source, listed, masked).judge(expectations)
+        return Judge(source, listed).judge(expectations)

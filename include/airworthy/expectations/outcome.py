@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,18 +10,7 @@ import numpy as np
 
 from airworthy.config import Expectation
 
-MASK = "***"
 _SHOWN = 300
-# What tells something of a personal column, but no value of it.
-_OPEN = {
-    "element_count", "unexpected_count", "unexpected_percent", "unexpected_percent_total",
-    "unexpected_percent_nonmissing", "missing_count", "missing_percent", "partial_unexpected_index_list",
-}  # fmt: skip
-_COUNTED = {
-    "expect_column_proportion_of_non_null_values_to_be_between",
-    "expect_column_proportion_of_unique_values_to_be_between",
-    "expect_column_unique_value_count_to_be_between",
-}
 
 Status = Literal["passed", "failed", "error"]
 
@@ -65,20 +53,17 @@ def title(expectation: Expectation) -> str:
     return f"{expectation.type}({', '.join(columns)})" if columns else expectation.type
 
 
-def judge(outcome: Outcome, found: dict[str, Any], masked: Collection[str]) -> None:
+def judge(outcome: Outcome, found: dict[str, Any]) -> None:
     """Leaves in the outcome what a result of Great Expectations says.
 
     Args:
         outcome: What to fill.
         found: The result, as JSON.
-        masked: Columns of which no value may be told.
     """
     raised = _raised(found["exception_info"])
-    if hides := _hides(outcome.expectation, masked):
-        found = _without_values(outcome.expectation, found)
     outcome.result = found
     if raised is not None:
-        outcome.reason = MASK if hides else raised[:_SHOWN]
+        outcome.reason = raised[:_SHOWN]
         return
     details = found["result"]
     outcome.status = "passed" if found["success"] else "failed"
@@ -102,30 +87,6 @@ def _raised(info: dict[str, Any]) -> str | None:
         if isinstance(one, dict) and one.get("raised_exception"):
             return str(one["exception_message"])
     return None
-
-
-def _hides(expectation: Expectation, masked: Collection[str]) -> bool:
-    """Returns whether a result may hold values of masked columns; one that names no column may hold any."""
-    columns = columns_of(expectation)
-    return any(column in masked for column in columns) or (
-        bool(masked) and not columns and not expectation.type.startswith("expect_table_")
-    )
-
-
-def _without_values(expectation: Expectation, found: dict[str, Any]) -> dict[str, Any]:
-    open_ = _OPEN | {"observed_value"} if expectation.type in _COUNTED else _OPEN
-    result = {key: value if key in open_ else _masked(value) for key, value in found["result"].items()}
-    info = found["exception_info"]
-    return {**found, "result": result, "exception_info": info if _raised(info) is None else _masked(info)}
-
-
-def _masked(value: Any) -> Any:
-    """Returns the same structure without a value; numbers of a structure may be values as well."""
-    if isinstance(value, dict):
-        return {key: inner if key in ("count", "raised_exception") else _masked(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_masked(inner) for inner in value]
-    return value if value is None else MASK
 
 
 def _show(value: Any) -> str:

@@ -12,6 +12,7 @@ from airworthy.columns import from_frame
 from airworthy.config import Pipeline
 from airworthy.errors import DataError
 from airworthy.features import compute_features
+from airworthy.masking import masked_errors
 from airworthy.partitions import Partition
 from airworthy.stages.decisions import DROP
 from airworthy.stages.ingest import RAW
@@ -35,6 +36,11 @@ def process(pipeline: Pipeline, partition: Partition, validation: Validation, st
         DataError: No good row is left, a view has had no rows yet, or the user's `features` raised.
         Problems: What it returned cannot be features, or a view does not fit the rows.
     """
+    with masked_errors(pipeline, lambda: store.scan(RAW, partitions=[partition.key], version=validation.raw.version)):
+        return _process(pipeline, partition, validation, store)
+
+
+def _process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store) -> TableRef:
     where = f"{FEATURES}[{partition.key}]"
     if not validation.good_rows:
         raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")

@@ -20,6 +20,7 @@ from airworthy.config import Pipeline
 from airworthy.content import Digest
 from airworthy.errors import AirworthyError, DataError, Problems
 from airworthy.expectations import Outcome
+from airworthy.masking import masked_errors
 from airworthy.stages.decisions import DROP, RELEASE, REPAIR, Decision, on_record
 from airworthy.stages.ingest import RAW
 from airworthy.store import Store, TableRef, chunks
@@ -197,8 +198,9 @@ def _apply(
         found.notes.append(f"This decision is void: {reason}")
         return np.zeros(len(part), dtype=bool)
     try:
-        mended = repair(pipeline, decision.decision.removeprefix(REPAIR), part)
-        failing = _failing(check(_merged(found.repaired, mended)))
+        with masked_errors(pipeline):
+            mended = repair(pipeline, decision.decision.removeprefix(REPAIR), part)
+            failing = _failing(check(_merged(found.repaired, mended)))
     except AirworthyError as error:
         found.notes.append(f"Nothing is repaired: {error}")
         return np.zeros(len(part), dtype=bool)

@@ -86,8 +86,9 @@ def read_labelled(pipeline: Pipeline, store: Store, interval: Interval, version:
 
 
 def feature_columns(pipeline: Pipeline, rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the columns a model may learn from: all but key, time and label."""
-    return rows.drop(columns={*pipeline.key, pipeline.time, pipeline.label.column})
+    """Returns the columns a model may learn from: all but key, time, label and `pii`."""
+    others = {*pipeline.key, pipeline.time, pipeline.label.column, *pipeline.pii}
+    return rows[[name for name in rows.columns if name not in others]]
 
 
 def _digest(rows: pd.DataFrame) -> str:

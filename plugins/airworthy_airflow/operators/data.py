@@ -78,19 +78,27 @@ class ValidateOperator(PartitionOperator):
     """
 
     template_fields: Sequence[str] = ("raw",)
-    operator_extra_links = (links.ValidationResult(),)
+    operator_extra_links = (links.ValidationResult(), links.DataDocs(), links.Profile())
 
     def __init__(self, *, raw: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.raw = raw
 
     def work(self, context: Any, partition: Partition) -> dict[str, Any]:
+        from airworthy.data_docs import docs_path
+        from airworthy.profile_page import profile_path
         from airworthy.stages.validate import page_path, validate
         from airworthy.store import TableRef
 
         raw = TableRef.model_validate(self.before(self.raw, partition))
         self.links[links.ValidationResult.__name__] = reports.url(page_path(self.pipeline, partition))
-        validation = validate(self.pipeline, partition, raw, self.store, self.profile.reports_dir)
+        self.links[links.DataDocs.__name__] = reports.url(docs_path(self.pipeline.name, partition.key))
+        try:
+            validation = validate(self.pipeline, partition, raw, self.store, self.profile.reports_dir)
+        finally:  # of a big partition there is a page only if somebody asked for it
+            page = profile_path(self.pipeline.name, partition.key)
+            if (self.profile.reports_dir / page).exists():
+                self.links[links.Profile.__name__] = reports.url(page)
         return validation.model_dump(mode="json")
 
 
