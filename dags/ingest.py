@@ -21,7 +21,7 @@ for pipeline in declared("ingest"):
         params={"partition": partition_param(pipeline)},
         max_active_runs=4,
     ):
-        raw = IngestOperator(task_id="ingest", pipeline=pipeline)
+        raw = IngestOperator(task_id="ingest", pipeline=pipeline, outlets=[assets.raw(pipeline)])
         validation = ValidateOperator(task_id="validate", pipeline=pipeline, raw=raw.output)
         ProcessOperator(
             task_id="process",

@@ -17,6 +17,7 @@ class AirworthyPlugin(AirflowPlugin):
     ]
     operator_extra_links: ClassVar[list[Any]] = [
         links.MlflowRun(),
+        links.Lineage(),
         links.ValidationResult(),
         links.DriftReport(),
         links.Endpoint(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     command("demo", _demo, "replay a year of real flights through the whole loop")
     added = command("report", _report, "write a pipeline's history as a page: every training run and verdict")
     added.add_argument("pipeline", help="the pipeline's name")
+    added = command("lineage", _lineage, "show what a model was made from, what was made from data, and what is stale")
+    added.add_argument("pipeline", help="the pipeline's name")
+    asked = added.add_mutually_exclusive_group()
+    asked.add_argument("--model-version", help="a version in MLflow's registry, e.g. 3: back to tables and files")
+    asked.add_argument("--run", dest="mlflow_run", help="an MLflow run's id, or how it begins")
+    asked.add_argument("--partition", help="e.g. 2013-03-04: on to features, models and champions")
+    asked.add_argument("--file", help="a file, table or query by name; wildcards may stand in it")
+    added.add_argument("--json", action="store_true", help="for machines")
     return parser
 
 
@@ -123,10 +131,29 @@ def _demo(_: argparse.Namespace) -> None:
 
 def _report(asked: argparse.Namespace) -> None:
     from airworthy import report
+
+    report.run(asked.pipeline, _environment())
+
+
+def _lineage(asked: argparse.Namespace) -> None:
+    from airworthy.lineage import trace
+
+    trace.run(
+        asked.pipeline,
+        _environment(),
+        as_json=asked.json,
+        model_version=asked.model_version,
+        run=asked.mlflow_run,
+        partition=asked.partition,
+        origin=asked.file,
+    )
+
+
+def _environment() -> Mapping[str, str]:
+    """Returns where the services are; only a stack's own processes are told."""
     from airworthy.stack import find
 
-    # Only a stack's own processes are told where its services are.
-    report.run(asked.pipeline, os.environ if "AIRWORTHY_LEDGER_URL" in os.environ else find().environment)
+    return os.environ if "AIRWORTHY_LEDGER_URL" in os.environ else find().environment
 
 
 def _shown(file: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,11 +24,16 @@ FEATURES = "features"
 log = logging.getLogger(__name__)
 
 
-def process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store) -> TableRef:
+def process(
+    pipeline: Pipeline, partition: Partition, validation: Validation, store: Store, *, run: str = ""
+) -> TableRef:
     """Leaves key, time, label and features of a partition's good rows in `features`.
 
     A label that is not known yet stays missing. `features` is called with a part of the rows at a time,
     because what it makes of a row may depend on that row only: serving calls it with single ones.
+
+    Args:
+        run: Who asked for it, which the table's log keeps, e.g. the Airflow run.
 
     Raises:
         DataError: No good row is left, or the user's `features` raised.
@@ -36,7 +42,9 @@ def process(pipeline: Pipeline, partition: Partition, validation: Validation, st
     where = f"{FEATURES}[{partition.key}]"
     if validation.rows == validation.bad_rows:
         raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")
-    facts = {"raw": validation.raw.version, "digest": validation.raw.digest}
+    facts: dict[str, Any] = {"raw": validation.raw.version, "digest": validation.raw.digest, "run": run}
+    if validation.quarantine is not None and validation.bad_rows:
+        facts["quarantine"] = validation.quarantine.version
     rows = _rows(pipeline, partition, where, validation, store)
     ref = store.write(FEATURES, partition, rows, like=RAW, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")

@@ -123,7 +123,17 @@ def _train(
     reference = _reference(columns, encode, fitted, classes, seed)
     digest = write_model(folder, contract, fitted, requests, answers, reference)
     return Training(
-        contract, folder, digest, key, data.features, store.uri(FEATURES), metrics, pipeline.metric, trials, tags
+        contract=contract,
+        folder=folder,
+        digest=digest,
+        training_key=key,
+        features=data.features,
+        source=store.uri(FEATURES),
+        metrics=metrics,
+        metric=pipeline.metric,
+        trials=trials,
+        tags=tags,
+        declaration=pipeline.model_dump_json(indent=1),
     )
 
 

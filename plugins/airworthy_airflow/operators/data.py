@@ -11,13 +11,16 @@ from airworthy_airflow.operators.stage import StageOperator, final_errors
 
 
 class IngestOperator(StageOperator):
-    """Publishes one partition of `raw` from the pipeline's source."""
+    """Publishes one partition of `raw` from the pipeline's source, and the asset event that says so."""
 
     def execute(self, context: Any) -> dict[str, Any]:
+        from airworthy.lineage import facts
         from airworthy.stages.ingest import ingest
 
         with final_errors():
             raw = ingest(self.pipeline, partition_of(context, self.pipeline), self.store)
+            published = facts.of_raw(raw, self.store)
+        context["outlet_events"][assets.raw(self.pipeline)].extra = published
         return raw.model_dump(mode="json")
 
 
@@ -61,17 +64,14 @@ class ProcessOperator(StageOperator):
         self.validation = validation
 
     def execute(self, context: Any) -> dict[str, Any]:
+        from airworthy.lineage import facts
         from airworthy.stages.process import process
         from airworthy.stages.validate import Validation
 
         with final_errors():
             partition = partition_of(context, self.pipeline)
             validation = Validation.model_validate(self.validation)
-            features = process(self.pipeline, partition, validation, self.store)
-        context["outlet_events"][assets.features(self.pipeline)].extra = {
-            "partition": features.partition,
-            "version": features.version,
-            "rows": features.rows,
-            "changed": features.changed,
-        }
+            features = process(self.pipeline, partition, validation, self.store, run=context["run_id"])
+            published = facts.of_features(self.pipeline, features, self.profile)
+        context["outlet_events"][assets.features(self.pipeline)].extra = published
         return features.model_dump(mode="json")
