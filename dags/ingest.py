@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from airflow.sdk import CronDataIntervalTimetable
-
 from airworthy.partitions import cron
 from airworthy_airflow import assets
 from airworthy_airflow.declared import declared, partition_param, pipeline_dag
@@ -12,20 +10,24 @@ from airworthy_airflow.operators import (
     ProcessOperator,
     ValidateOperator,
 )
+from airworthy_airflow.timetable import PartitionTimetable
 
 for pipeline in declared("ingest"):
     with pipeline_dag(
         pipeline,
         "ingest",
-        schedule=CronDataIntervalTimetable(cron(pipeline.partition), timezone="UTC"),
+        schedule=PartitionTimetable(cron(pipeline.partition), "UTC", pipeline.batch),
         params={"partition": partition_param(pipeline)},
         max_active_runs=4,
     ):
+        # A partition that fails must not keep the others of its batch from going on.
+        rule = "all_done" if pipeline.batch > 1 else "all_success"
         raw = IngestOperator(task_id="ingest", pipeline=pipeline, outlets=[assets.raw(pipeline)])
-        validation = ValidateOperator(task_id="validate", pipeline=pipeline, raw=raw.output)
+        validation = ValidateOperator(task_id="validate", pipeline=pipeline, raw=raw.output, trigger_rule=rule)
         ProcessOperator(
             task_id="process",
             pipeline=pipeline,
             validation=validation.output,
+            trigger_rule=rule,
             outlets=[assets.features(pipeline)],
         )

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-from airworthy_airflow import links, preload, reports
+from airworthy_airflow import links, preload, reports, timetable
 
 
 class AirworthyPlugin(AirflowPlugin):
     name = "airworthy"
+    timetables: ClassVar[list[Any]] = [timetable.PartitionTimetable]
     listeners: ClassVar[list[Any]] = [preload]
     fastapi_apps: ClassVar[list[Any]] = [
         {"app": reports.app, "url_prefix": reports.PREFIX, "name": "Airworthy reports"}

@@ -203,7 +203,11 @@ def _default_target() -> Any:
 
 
 class Pipeline(Strict):
-    """One pipeline: everything `config/pipelines/<name>.yaml` says."""
+    """One pipeline: everything `config/pipelines/<name>.yaml` says.
+
+    Attributes:
+        batch: How many partitions one ingest run brings in where several are due, as in a backfill.
+    """
 
     name: str = Field(pattern=f"^{_NAME.pattern}$")
     description: str = Field(min_length=1)
@@ -212,6 +216,7 @@ class Pipeline(Strict):
     start: Moment
     end: Moment | None = None
     partition: Grain = "day"
+    batch: int = Field(default=1, ge=1)
     catchup: bool = False
     source: Annotated[Source, _kind("sources"), _as_written]
     time: Column

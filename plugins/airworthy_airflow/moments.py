@@ -9,7 +9,7 @@ from airflow.utils.types import DagRunType
 
 from airworthy.config import Pipeline
 from airworthy.errors import ConfigError
-from airworthy.partitions import Partition, parse_key, partition_at, utc
+from airworthy.partitions import Partition, parse_key, partition_at, partitions_between, utc
 
 
 def partition_of(context: Any, pipeline: Pipeline) -> Partition:
@@ -26,6 +26,20 @@ def partition_of(context: Any, pipeline: Pipeline) -> Partition:
         hint = 'Trigger it with {"conf": {"partition": "2013-01-07"}} or a logical_date'
         raise ConfigError(f"run {context['run_id']}", "needs a partition", hint=hint)
     return partition_at(pipeline.partition, start)
+
+
+def partitions_of(context: Any, pipeline: Pipeline) -> list[Partition]:
+    """Returns every partition a run works on: that of `partition_of`, and those in its data interval after it.
+
+    Raises:
+        DataError: The parameter does not name a partition.
+        ConfigError: The run has neither.
+    """
+    first = partition_of(context, pipeline)
+    end = context.get("data_interval_end")
+    if context["params"].get("partition") or end is None or end <= first.end:
+        return [first]
+    return list(partitions_between(pipeline.partition, first.start, end))
 
 
 def as_of(context: Any) -> datetime:

@@ -44,7 +44,7 @@ class Published:
     def publish(self, key: str, rows: pd.DataFrame | None = None, run: str = "backfill") -> dict[str, Any]:
         """Returns what the asset event of `features` says once the file's content is published."""
         features = self.process(key, rows, run)
-        return facts.of_features(self.pipeline, features, self.profile)
+        return facts.of_features(self.pipeline, [features], self.profile)[0]
 
     def process(self, key: str, rows: pd.DataFrame | None = None, run: str = "backfill") -> Any:
         """Returns the partition of features; nothing is marked yet."""

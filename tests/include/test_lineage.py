@@ -126,7 +126,7 @@ def test_a_task_that_ended_before_marking_marks_when_it_runs_again(
     features = published.process(FEBRUARY, published.changed(FEBRUARY))
     down = published.profile.model_copy(update={"mlflow_uri": "http://127.0.0.1:1"})
     with pytest.raises(ServiceError, match=r"MLflow at http://127.0.0.1:1: must answer"):
-        facts.of_features(published.pipeline, features, down)
+        facts.of_features(published.pipeline, [features], down)
     assert marks(published, challenger) == [None, None]
     event = published.publish(FEBRUARY, published.changed(FEBRUARY), run="the retry")
     assert not event["changed"] and event["replaces"] is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airworthy.config import Pipeline
@@ -15,35 +15,39 @@ from airworthy.store import Store, TableRef, Write
 NAMED = 20  # origins, runs or versions; an event is a row of Airflow's database
 
 
-def of_raw(raw: TableRef, store: Store) -> dict[str, Any]:
-    """Returns what to say of a partition of `raw`: its content, and where it came from."""
-    return {**_content(raw), **_origins(Log(store.history(RAW)).at(raw.partition, raw.version))}
+def of_raw(published: Sequence[TableRef], store: Store) -> list[dict[str, Any]]:
+    """Returns what to say of partitions of `raw`: their content, and where it came from."""
+    log = Log(store.history(RAW))
+    return [{**_content(ref), **_origins(log.at(ref.partition, ref.version))} for ref in published]
 
 
-def of_features(pipeline: Pipeline, features: TableRef, profile: Profile) -> dict[str, Any]:
-    """Returns what to say of a partition of `features`, once all that is built on other rows of it is marked.
+def of_features(pipeline: Pipeline, published: Sequence[TableRef], profile: Profile) -> list[dict[str, Any]]:
+    """Returns what to say of partitions of `features`, once all that is built on other rows of them is marked.
 
-    MLflow is asked only if the partition was written before. That it was is in the table's log, so a task that
-    ended between writing and marking finds it when it runs again.
+    MLflow is asked only if one of the partitions was written before. That it was is in the table's log, so a task
+    that ended between writing and marking finds it when it runs again.
 
     Raises:
         ServiceError: MLflow or the ledger does not answer, and there may be something to mark.
     """
     store = Store(profile.store_uri, pipeline.name)
-    writes = Log(store.history(FEATURES)).of[features.partition]
-    raw = Log(store.history(RAW)).source(writes[-1])
-    made_from = {"raw": {"version": raw.version, "digest": raw.digest} if raw else None, **_origins(raw)}
-    if len(writes) < 2:
-        return {**_content(features), **made_from}
-    found = up_to_date(pipeline, profile)
-    stale = [one for one in found if any(read.partition == features.partition for read in one.stale)]
-    return {
-        **_content(features),
-        **made_from,
-        "replaces": writes[-2].version if features.changed else None,
-        "stale_runs": [one.run.run_id for one in stale][-NAMED:],
-        "stale_versions": [version for one in stale for version in one.run.versions][-NAMED:],
-    }
+    log, raw = Log(store.history(FEATURES)), Log(store.history(RAW))
+    rewritten = any(len(log.of[ref.partition]) > 1 for ref in published)
+    found = up_to_date(pipeline, profile) if rewritten else []
+    told = []
+    for ref in published:
+        writes = log.of[ref.partition]
+        source = raw.source(writes[-1])
+        made_from = {"version": source.version, "digest": source.digest} if source else None
+        told.append({**_content(ref), "raw": made_from, **_origins(source)})
+        if len(writes) > 1:
+            stale = [one for one in found if any(read.partition == ref.partition for read in one.stale)]
+            told[-1] |= {
+                "replaces": writes[-2].version if ref.changed else None,
+                "stale_runs": [one.run.run_id for one in stale][-NAMED:],
+                "stale_versions": [version for one in stale for version in one.run.versions][-NAMED:],
+            }
+    return told
 
 
 def of_model(pipeline: Pipeline, challenger: Challenger, profile: Profile) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Validation(Strict):
         page: The page's path below `reports_dir`; the results as JSON are beside it.
     """
 
+    partition: str
     raw: TableRef
     quarantine: TableRef | None
     rows: int
@@ -79,6 +80,7 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
     bad, failed = _bad_rows(frame, outcomes)
     quarantine = _store_bad_rows(store, partition, frame, failed)
     found = Validation(
+        partition=partition.key,
         raw=raw,
         quarantine=quarantine,
         rows=len(frame),
@@ -182,7 +184,7 @@ def _write_reports(
         ]
         title = f"Failing rows ({min(SAMPLES, len(failed))} of {len(failed)} in quarantine)"
         sections.append(Section(title, table=((ROW, FAILED, *sample.columns), failing)))
-    write_page(page, f"{pipeline.name}: validation of {found.raw.partition}", sections)
+    write_page(page, f"{pipeline.name}: validation of {found.partition}", sections)
 
 
 def _expectation_row(outcome: Outcome) -> tuple[str, ...]:

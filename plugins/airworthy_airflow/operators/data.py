@@ -5,26 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from airworthy.partitions import Partition
 from airworthy_airflow import assets, links, reports
-from airworthy_airflow.moments import partition_of
-from airworthy_airflow.operators.stage import StageOperator, final_errors
+from airworthy_airflow.operators.stage import PartitionOperator
 
 
-class IngestOperator(StageOperator):
-    """Publishes one partition of `raw` from the pipeline's source, and the asset event that says so."""
+class IngestOperator(PartitionOperator):
+    """Publishes a partition of `raw` from the pipeline's source and the asset event that says so."""
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        from airworthy.lineage import facts
+    def work(self, context: Any, partition: Partition) -> dict[str, Any]:
         from airworthy.stages.ingest import ingest
 
-        with final_errors():
-            raw = ingest(self.pipeline, partition_of(context, self.pipeline), self.store)
-            published = facts.of_raw(raw, self.store)
-        context["outlet_events"][assets.raw(self.pipeline)].extra = published
-        return raw.model_dump(mode="json")
+        return ingest(self.pipeline, partition, self.store).model_dump(mode="json")
+
+    def publish(self, context: Any, done: list[dict[str, Any]]) -> None:
+        from airworthy.lineage import facts
+        from airworthy.store import TableRef
+
+        told = facts.of_raw([TableRef.model_validate(raw) for raw in done], self.store)
+        context["outlet_events"][assets.raw(self.pipeline)].extra = {"partitions": told}
 
 
-class ValidateOperator(StageOperator):
+class ValidateOperator(PartitionOperator):
     """Checks a raw partition; bad rows go to `quarantine`, a bad partition fails the task.
 
     Args:
@@ -38,20 +40,18 @@ class ValidateOperator(StageOperator):
         super().__init__(**kwargs)
         self.raw = raw
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def work(self, context: Any, partition: Partition) -> dict[str, Any]:
         from airworthy.stages.validate import page_path, validate
         from airworthy.store import TableRef
 
-        with final_errors():
-            partition = partition_of(context, self.pipeline)
-            self.links[links.ValidationResult.__name__] = reports.url(page_path(self.pipeline, partition))
-            raw = TableRef.model_validate(self.raw)
-            validation = validate(self.pipeline, partition, raw, self.store, self.profile.reports_dir)
+        raw = TableRef.model_validate(self.before(self.raw, partition))
+        self.links[links.ValidationResult.__name__] = reports.url(page_path(self.pipeline, partition))
+        validation = validate(self.pipeline, partition, raw, self.store, self.profile.reports_dir)
         return validation.model_dump(mode="json")
 
 
-class ProcessOperator(StageOperator):
-    """Publishes one partition of `features` and the asset event that says so.
+class ProcessOperator(PartitionOperator):
+    """Publishes a partition of `features`, the asset event that says so, and which models it left stale.
 
     Args:
         validation: What `ValidateOperator` returned.
@@ -63,15 +63,17 @@ class ProcessOperator(StageOperator):
         super().__init__(**kwargs)
         self.validation = validation
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        from airworthy.lineage import facts
+    def work(self, context: Any, partition: Partition) -> dict[str, Any]:
         from airworthy.stages.process import process
         from airworthy.stages.validate import Validation
 
-        with final_errors():
-            partition = partition_of(context, self.pipeline)
-            validation = Validation.model_validate(self.validation)
-            features = process(self.pipeline, partition, validation, self.store, run=context["run_id"])
-            published = facts.of_features(self.pipeline, features, self.profile)
-        context["outlet_events"][assets.features(self.pipeline)].extra = published
+        validation = Validation.model_validate(self.before(self.validation, partition))
+        features = process(self.pipeline, partition, validation, self.store, run=context["run_id"])
         return features.model_dump(mode="json")
+
+    def publish(self, context: Any, done: list[dict[str, Any]]) -> None:
+        from airworthy.lineage import facts
+        from airworthy.store import TableRef
+
+        told = facts.of_features(self.pipeline, [TableRef.model_validate(features) for features in done], self.profile)
+        context["outlet_events"][assets.features(self.pipeline)].extra = {"partitions": told}
