@@ -8,8 +8,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from airworthy.errors import AirworthyError
+
+if TYPE_CHECKING:
+    from airworthy.config import Pipeline
 
 # Progress must be seen as it happens, also through a pipe.
 say = partial(print, flush=True)
@@ -62,7 +66,27 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("--partition", help="e.g. 2013-03-04: on to features, models and champions")
     asked.add_argument("--file", help="a file, table or query by name; wildcards may stand in it")
     added.add_argument("--json", action="store_true", help="for machines")
+    _add_contract(command("contract", None, "show, learn, compare or amend the schema contract of raw data"))
     return parser
+
+
+def _add_contract(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    def action(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        added.set_defaults(run=run)
+        added.add_argument("pipeline", help="the pipeline's name")
+        return added
+
+    action("show", _contract_show, "show the contract")
+    added = action("learn", _contract_learn, "write a contract that partitions of the raw table fulfil")
+    added.add_argument("partitions", nargs="*", metavar="partition", help="learn from these; all by default")
+    added.add_argument("--force", action="store_true", help="replace the contract that is there")
+    added = action("diff", _contract_diff, "compare what the source gives with the contract; exit code 1 if it differs")
+    added.add_argument("partition", nargs="?", help="the partition's key; the newest in the raw table by default")
+    added = action("accept", _contract_accept, "take what a partition changed into the contract")
+    added.add_argument("partition", help="the partition's key")
 
 
 def _up(asked: argparse.Namespace) -> None:
@@ -147,6 +171,38 @@ def _lineage(asked: argparse.Namespace) -> None:
         partition=asked.partition,
         origin=asked.file,
     )
+
+
+def _contract_show(asked: argparse.Namespace) -> None:
+    from airworthy.contracts import command
+
+    command.show(_pipeline(asked), say)
+
+
+def _contract_learn(asked: argparse.Namespace) -> None:
+    from airworthy.contracts import command
+
+    command.learn_from_raw(_pipeline(asked), asked.partitions, _environment(), say, force=asked.force)
+
+
+def _contract_diff(asked: argparse.Namespace) -> int:
+    from airworthy.contracts import command
+
+    pipeline = _pipeline(asked)
+    return int(command.diff(pipeline, asked.partition or command.newest(pipeline, _environment()), say))
+
+
+def _contract_accept(asked: argparse.Namespace) -> None:
+    from airworthy.contracts import command
+
+    command.accept(_pipeline(asked), asked.partition, say)
+
+
+def _pipeline(asked: argparse.Namespace) -> Pipeline:
+    from airworthy.config import load_pipeline
+    from airworthy.profile import pipelines_dir
+
+    return load_pipeline(pipelines_dir() / f"{asked.pipeline}.yaml")
 
 
 def _environment() -> Mapping[str, str]:

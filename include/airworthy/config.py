@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,6 +25,7 @@ from pydantic import (
 )
 
 from airworthy import kinds
+from airworthy.contracts.policy import ContractPolicy
 from airworthy.errors import ConfigError, Problems
 from airworthy.evidence import METRICS, Metric, Task
 from airworthy.explain import explain, meant, problem
@@ -33,6 +33,7 @@ from airworthy.gates import Gate
 from airworthy.models import Model
 from airworthy.partitions import Duration, Grain, parse_duration, utc, write_duration
 from airworthy.sources import Source
+from airworthy.strict_yaml import read_mapping
 from airworthy.targets import Target
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
@@ -222,6 +223,8 @@ class Pipeline(Strict):
     time: Column
     key: tuple[Column, ...] = Field(min_length=1)
     label: Label
+    pii: tuple[Column, ...] = ()
+    contract: ContractPolicy = ContractPolicy()
     checks: Checks = Checks()
     features: Function | None = None
     model: Annotated[Model, _kind("models"), _as_written]
@@ -288,34 +291,15 @@ def load_pipeline(file: Path) -> Pipeline:
         rule = "must be named in lower case letters, digits and underscores, starting with a letter, and end in .yaml"
         raise Problems(where, [ConfigError(where, rule, file.name)])
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        content = read_mapping(where, file)
     except FileNotFoundError:
         known = ", ".join(sorted(other.stem for other in file.parent.glob("*.yaml"))) or "none"
         raise Problems(where, [ConfigError(where, "must exist", hint=f"There are: {known}")]) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise Problems(where, [ConfigError(where, "must be YAML", hint=" ".join(str(error).split()))]) from None
-    if not isinstance(content, dict):
-        raise Problems(where, [ConfigError(where, "must be a mapping of keys", content)])
     written = {key: value for key, value in content.items() if value is not None}
     try:
         return Pipeline.model_validate({**written, "name": file.stem})
     except ValidationError as error:
         raise Problems(where, explain(where, error)) from None
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # twice as fast
-    """Reads YAML, and refuses a key that is written twice, of which YAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} is written twice", problem_mark=key.start_mark
-                )
-            seen.add(str(key.value))
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
 
 
 def load_all(folder: Path) -> tuple[dict[str, Pipeline], dict[str, Problems]]:

@@ -145,6 +145,38 @@ class Content:
         return {name: _wider(f"{self._where}: {name}", kind, found[name]) for name, kind in self.types.items()}
 
 
+def completed(where: str, found: Types, known: Types) -> Types:
+    """Returns the types of columns, those without a value typed as they are known elsewhere.
+
+    Raises:
+        Problems: They are not known there; every such column is named.
+    """
+    types = {name: known.get(name, kind) if pa.types.is_null(kind) else kind for name, kind in found.items()}
+    hint = "Give it a type in the code that makes it, e.g. astype('float64')"
+    rule = "must hold a value, because the first partition gives a column its type"
+    if untyped := [name for name, kind in types.items() if pa.types.is_null(kind)]:
+        raise Problems(where, [DataError(f"{where}: {name}", rule, hint=hint) for name in untyped])
+    return types
+
+
+def evolved(where: str, there: Types, found: Types, known: Types) -> Types:
+    """Returns the types of a table's columns once it has taken over what was found.
+
+    Columns are added, and int64 becomes float64; both as they are known elsewhere, if they are. A column that
+    neither has a value nor is known adds nothing to a table that has it.
+
+    Raises:
+        Problems: A new column has no value, and is not known; every such column is named.
+    """
+    new = {name: known.get(name, kind) for name, kind in found.items() if name not in there}
+    wider = {
+        name: pa.float64()
+        for name, kind in found.items()
+        if there.get(name) == pa.int64() and known.get(name, kind) == pa.float64()
+    }
+    return {**there, **wider, **completed(where, new, known)}
+
+
 class Digest:
     """SHA-256 of rows in order: of names, types and values, not of chunks, offsets, or what lies under a null."""
 

@@ -72,6 +72,16 @@ label:
   task: binary           # binary, multiclass or regression
   matures_after: 2 days  # how long after the event the label is known; younger rows are not trained on
 
+# Personal columns, e.g. [recipient, street]. No model is given them, and no page, log or message shows a value
+# of them; only the tables `raw` and `quarantine` keep them, and all tables if they are in the key.
+pii: []
+
+# What happens to a partition whose columns, types, categories or share of missing values are not those of the schema
+# contract, config/contracts/$name.yaml, which is learnt from the first partition: block, warn or evolve.
+contract:
+  on_change: block
+  null_tolerance: 0.1    # how far the share of missing values may lie outside
+
 # Expectations of Great Expectations, under their own names. Rows that fail one about single rows go to the
 # table `quarantine`; if more than `allowed_bad_share` do, or one about the table or a column fails, the
 # partition is blocked. That there are rows and that the key is unique is always checked.

@@ -11,27 +11,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
 from airworthy.columns import TIMESTAMP
-from airworthy.content import PARTITION, Content, Digest, Rows, Types
-from airworthy.errors import ConflictError, DataError, Problems
+from airworthy.content import PARTITION, Content, Digest, Rows, Types, completed, evolved
+from airworthy.errors import ConflictError, DataError
 from airworthy.partitions import Partition, utc
 
 ATTEMPTS = 12
 
 # Old versions are what makes a training run reproducible, so the log must never be cleaned up on its own.
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 36500 days"}
+Facts: TypeAlias = Mapping[str, Any]
 _FACTS = "airworthy"  # the key of a commit's metadata
 
 
@@ -94,7 +95,8 @@ class Store:
         rows: Rows,
         *,
         like: str | None = None,
-        facts: Mapping[str, Any] | None = None,
+        evolve: bool = False,
+        facts: Facts | None = None,
     ) -> TableRef:
         """Leaves exactly these rows, in order, in one partition; no rows leave none.
 
@@ -108,20 +110,21 @@ class Store:
             rows: A frame, whose index is ignored, or chunks of rows, which are never all in memory.
             facts: What `history` tells of this write, as JSON values.
             like: A table that knows the types of columns in which the first partition holds no value.
+            evolve: Whether the table takes over columns it does not have, missing in its other rows, and lets
+                int64 become float64; both typed as in `like` where that has the column.
 
         Raises:
             DataError: A column holds several types, or no rows would have to create the table.
-            Problems: The columns are not those of the table; every difference is named.
+            Problems: The columns are not those of the table, or cannot become them; every difference is named.
             ConflictError: Others kept writing the same partition.
         """
         where = f"{table}[{partition.key}]"
-        opened = self._open(table)
-        folder = f"{PARTITION}={partition.key}"
-        content = Content(where, rows, folder, self._filesystem(table), None if opened is None else _types(opened))
+        opened = None if evolve else self._open(table)
+        content = self._content(table, partition.key, rows, None if opened is None else _types(opened))
         try:
             for attempt in range(ATTEMPTS):
                 try:
-                    return self._publish(table, partition, content, like, facts or {})
+                    return self._publish(table, partition, content, like, evolve, facts or {})
                 except CommitFailedError:
                     clock.sleep(random.uniform(0, 0.05 * (attempt + 1)))
         finally:
@@ -215,13 +218,25 @@ class Store:
             where = table if version is None else f"{table}, version {version}"
             raise DataError(where, f"must be a readable Delta table at {self.uri(table)}", str(error)) from None
 
+    def _content(self, table: str, key: str, rows: Rows, types: Types | None) -> Content:
+        return Content(f"{table}[{key}]", rows, f"{PARTITION}={key}", self._filesystem(table), types)
+
     def _publish(
-        self, table: str, partition: Partition, content: Content, like: str | None, facts: Mapping[str, Any]
+        self, table: str, partition: Partition, content: Content, like: str | None, evolve: bool, facts: Facts
     ) -> TableRef:
         opened = self._open(table)
-        content.retype(self._completed(table, partition, content, like) if opened is None else _types(opened))
+        where = f"{table}[{partition.key}]"
         if opened is None:
+            if not content.rows:
+                raise DataError(where, "must hold rows, because the first partition gives the table its columns")
+            content.retype(completed(where, content.types, self._like(like)))
             opened = self._create(table, content.types)
+        elif evolve:
+            types = evolved(where, _types(opened), content.types, self._like(like))
+            self._widen(table, opened, types)
+            content.retype(types)
+        else:
+            content.retype(_types(opened))
         names = {"table": table, "partition": partition.key, "rows": content.rows, "digest": content.digest}
         if _digest(self._dataset(table, opened, [partition.key]), content.rows) == content.digest:
             return TableRef(**names, version=opened.version(), changed=False)
@@ -229,7 +244,7 @@ class Store:
         opened.create_write_transaction(
             [] if added is None else [added],
             mode="overwrite",
-            schema=opened.schema(),
+            schema=_schema(content.types),
             partition_by=[PARTITION],
             partition_filters=[(PARTITION, "=", partition.key)],
             commit_properties=CommitProperties(
@@ -240,21 +255,37 @@ class Store:
         content.keep()
         return TableRef(**names, version=opened.version() + 1, changed=True)
 
-    def _completed(self, table: str, partition: Partition, content: Content, like: str | None) -> Types:
-        """Returns the types of a table that is to be created."""
-        where = f"{table}[{partition.key}]"
-        if not content.rows:
-            raise DataError(where, "must hold rows, because the first partition gives the table its columns")
-        model = None if like is None else self._open(like)
-        known = {} if model is None else _types(model)
-        types = {
-            name: known.get(name, kind) if pa.types.is_null(kind) else kind for name, kind in content.types.items()
-        }
-        hint = "Give it a type in the code that makes it, e.g. astype('float64')"
-        rule = "must hold a value, because the first partition gives a column its type"
-        if untyped := [name for name, kind in types.items() if pa.types.is_null(kind)]:
-            raise Problems(where, [DataError(f"{where}: {name}", rule, hint=hint) for name in untyped])
-        return types
+    def _like(self, table: str | None) -> Types:
+        opened = None if table is None else self._open(table)
+        return {} if opened is None else _types(opened)
+
+    def _widen(self, table: str, opened: DeltaTable, types: Types) -> None:
+        """Leaves all files of a table with the types that its columns are to have; old versions stay as they are.
+
+        A Delta table is one type a column, in every file of a version.
+        """
+        known = _types(opened)
+        if all(types[name] == kind for name, kind in known.items()):
+            return
+        wide = {name: types[name] for name in known}
+        contents: dict[str, Content] = {}
+        try:
+            for key in self.partitions(table, opened.version()):
+                rows = chunks(self._dataset(table, opened, [key]))
+                contents[key] = self._content(table, key, rows, wide)
+            opened.create_write_transaction(
+                [added for key, content in contents.items() if (added := content.finish(key)) is not None],
+                mode="overwrite",
+                schema=_schema(wide),
+                partition_by=[PARTITION],
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+            for content in contents.values():
+                content.keep()
+        finally:
+            for content in contents.values():
+                content.remove()
+        opened.update_incremental()
 
     def _filesystem(self, table: str) -> fs.FileSystem:
         """Returns the table's folder as a file system."""
@@ -289,9 +320,8 @@ class Store:
         with _alone(self._uri):
             if self._open(table) is not None:
                 raise CommitFailedError(f"{table} exists by now")
-            schema = pa.schema([*types.items(), (PARTITION, pa.string())])
             return DeltaTable.create(
-                self.uri(table), schema, mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
+                self.uri(table), _schema(types), mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
             )
 
 
@@ -308,6 +338,10 @@ def _alone(folder: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _schema(types: Types) -> Schema:
+    return Schema.from_arrow(pa.schema([*types.items(), (PARTITION, pa.string())]))
 
 
 def _types(table: DeltaTable) -> Types:

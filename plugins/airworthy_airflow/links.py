@@ -29,6 +29,10 @@ class ValidationResult(_StageLink):
     name = "Validation result"
 
 
+class SchemaContract(_StageLink):
+    name = "Schema contract"
+
+
 class DriftReport(_StageLink):
     name = "Drift report"
 

@@ -42,6 +42,7 @@ class World:
         self.store = Store(str(folder / "store"), "parcels")
         self.rows = parcels()
         monkeypatch.syspath_prepend(str(folder))
+        monkeypatch.setenv("AIRWORTHY_CONFIG", str(folder / "config"))
 
     def module(self, code: str) -> str:
         """Returns the name of a new module with this code."""

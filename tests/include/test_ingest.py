@@ -47,7 +47,7 @@ def test_every_missing_column_is_named_with_what_there_is(world: World) -> None:
 def test_a_column_that_was_there_before_is_missed(world: World) -> None:
     ingest(world.pipeline(), DAY, world.store)
     world.rows = parcels(partition=NEXT_DAY).drop(columns="weight")
-    with pytest.raises(Problems, match=r"raw\[2026-01-06\]: weight: is a column of the table, but missing here"):
+    with pytest.raises(Problems, match=r"raw\[2026-01-06\]: weight: must be a column, as the schema contract says"):
         ingest(world.pipeline(), NEXT_DAY, world.store)
 
 

@@ -28,6 +28,7 @@ _numbers = itertools.count()
 @pytest.fixture
 def starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     declaration, module = write_starter(f"starter_{next(_numbers)}", tmp_path, TODAY)
+    monkeypatch.setenv("AIRWORTHY_CONFIG", str(tmp_path / "config"))
     monkeypatch.setattr(pipelines, "__path__", [*pipelines.__path__, str(module.parent)])
     return load_pipeline(declaration)
 

@@ -26,6 +26,12 @@ VARIANTS: dict[str, dict[str, str]] = {
     "one_class": {"synthetic:extract": "synthetic:extract_one_class"},
     "no_column": {"synthetic:extract": "synthetic:extract_without_label"},
     "raising": {"synthetic:features": "synthetic:raising_features"},
+    **{
+        f"bad_{name}": {
+            'python: {function: "synthetic:extract"}': f"files: {{glob: 'DATA/bad_{name}/{{partition}}.{suffix}'}}"
+        }
+        for name, suffix in (("parquet", "parquet"), ("csv", "csv.gz"))
+    },
     "not_parquet": {'python: {function: "synthetic:extract"}': "files: {glob: 'DATA/{partition}.parquet'}"},
 }
 

@@ -5,35 +5,46 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
 from airworthy.config import Pipeline
 from airworthy.connections import Connections, from_environment
+from airworthy.contracts.enforce import Enforcement
+from airworthy.contracts.file import RESERVED
 from airworthy.errors import DataError, Problems
 from airworthy.partitions import Partition
 from airworthy.store import Store, TableRef
 
 RAW = "raw"
-RESERVED = ("partition", "row", "failed")
 
 log = logging.getLogger(__name__)
 
 
 def ingest(
-    pipeline: Pipeline, partition: Partition, store: Store, connections: Connections = from_environment
+    pipeline: Pipeline,
+    partition: Partition,
+    store: Store,
+    connections: Connections = from_environment,
+    reports_dir: Path | None = None,
 ) -> TableRef:
-    """Leaves the source's rows in one partition of `raw`; the time column becomes UTC.
+    """Leaves the source's rows in one partition of `raw`, as the schema contract has them; the time is in UTC.
+
+    A pipeline without a contract learns it from these rows.
 
     Raises:
         DataError: The source has no rows for the partition, or cannot be read.
-        Problems: Columns are missing, times are outside the partition, or the table's columns differ.
+        Problems: Times are outside the partition, or the rows differ from the contract in a way that blocks.
+        ConflictError: Another run changed the contract or wrote the partition meanwhile.
     """
     where = f"{RAW}[{partition.key}]"
     extracted = pipeline.source.extract(partition, connections)
-    facts = {"origins": [asdict(origin) for origin in extracted.origins]}
-    ref = store.write(RAW, partition, _checked(pipeline, partition, where, extracted.rows), facts=facts)
+    enforcement = Enforcement(pipeline, partition, reports_dir)
+    facts = {"origins": [asdict(origin) for origin in extracted.origins], "changes": enforcement.told}
+    rows = _checked(pipeline, partition, where, enforcement.conform(extracted.rows))
+    ref = store.write(RAW, partition, rows, evolve=True, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 
@@ -62,7 +73,7 @@ def _column_problems(pipeline: Pipeline, where: str, there: list[str]) -> list[D
                 rule = f"must be a column, because it is the {role} of {pipeline.name}"
                 problems.append(DataError(f"{where}: {name}", rule, hint=f"The source gives {', '.join(there)}"))
     rule = "is a name the tables use themselves; rename the column"
-    return problems + [DataError(f"{where}: {name}", rule) for name in RESERVED if name in there]
+    return problems + [DataError(f"{where}: {name}", rule) for name in there if name in RESERVED]
 
 
 def _times(where: str, times: pd.Series[pd.Timestamp], partition: Partition) -> pd.Series[pd.Timestamp]:

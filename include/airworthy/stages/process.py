@@ -46,7 +46,8 @@ def process(
     if validation.quarantine is not None and validation.bad_rows:
         facts["quarantine"] = validation.quarantine.version
     rows = _rows(pipeline, partition, where, validation, store)
-    ref = store.write(FEATURES, partition, rows, like=RAW, facts=facts)
+    # Features that are the raw columns follow them; what code returns changes only when its table is made anew.
+    ref = store.write(FEATURES, partition, rows, like=RAW, evolve=pipeline.features is None, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 

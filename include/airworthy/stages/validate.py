@@ -133,7 +133,7 @@ def _store_bad_rows(store: Store, partition: Partition, frame: pd.DataFrame, fai
         return None
     rows = failed.index.to_numpy(dtype="int64")
     bad = frame.iloc[rows].assign(**{ROW: rows, FAILED: failed.to_numpy()})
-    return store.write(QUARANTINE, partition, bad, like=RAW)
+    return store.write(QUARANTINE, partition, bad, like=RAW, evolve=True)
 
 
 def _failure(outcome: Outcome) -> Failure:

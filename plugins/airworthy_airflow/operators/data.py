@@ -11,12 +11,18 @@ from airworthy_airflow.operators.stage import PartitionOperator
 
 
 class IngestOperator(PartitionOperator):
-    """Publishes a partition of `raw` from the pipeline's source and the asset event that says so."""
+    """Publishes a partition of `raw`, held to the schema contract, and the asset event that says so."""
+
+    operator_extra_links = (links.SchemaContract(),)
 
     def work(self, context: Any, partition: Partition) -> dict[str, Any]:
+        from airworthy.contracts.report import page_path
         from airworthy.stages.ingest import ingest
 
-        return ingest(self.pipeline, partition, self.store).model_dump(mode="json")
+        self.links[links.SchemaContract.__name__] = reports.url(page_path(self.pipeline.name, partition.key))
+        return ingest(self.pipeline, partition, self.store, reports_dir=self.profile.reports_dir).model_dump(
+            mode="json"
+        )
 
     def publish(self, context: Any, done: list[dict[str, Any]]) -> None:
         from airworthy.lineage import facts
