@@ -58,14 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     command("demo", _demo, "replay a year of real flights through the whole loop")
     added = command("report", _report, "write a pipeline's history as a page: every training run and verdict")
     added.add_argument("pipeline", help="the pipeline's name")
-    added = command("lineage", _lineage, "show what a model was made from, what was made from data, and what is stale")
+    _add_lineage(
+        command("lineage", _lineage, "show what a model was made from, what was made from data, and what is stale")
+    )
+    added = command("rebuild", _rebuild, "train a version again from its recorded data, and tell what differs")
     added.add_argument("pipeline", help="the pipeline's name")
-    asked = added.add_mutually_exclusive_group()
-    asked.add_argument("--model-version", help="a version in MLflow's registry, e.g. 3: back to tables and files")
-    asked.add_argument("--run", dest="mlflow_run", help="an MLflow run's id, or how it begins")
-    asked.add_argument("--partition", help="e.g. 2013-03-04: on to features, models and champions")
-    asked.add_argument("--file", help="a file, table or query by name; wildcards may stand in it")
-    added.add_argument("--json", action="store_true", help="for machines")
+    added.add_argument("--model-version", required=True, help="a version in MLflow's registry, e.g. 3")
+    added.add_argument("--to", required=True, type=Path, help="the new folder that gets the model's files")
     _add_contract(command("contract", None, "show, learn, compare or amend the schema contract of raw data"))
     return parser
 
@@ -87,6 +86,16 @@ def _add_contract(parser: argparse.ArgumentParser) -> None:
     added.add_argument("partition", nargs="?", help="the partition's key; the newest in the raw table by default")
     added = action("accept", _contract_accept, "take what a partition changed into the contract")
     added.add_argument("partition", help="the partition's key")
+
+
+def _add_lineage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pipeline", help="the pipeline's name")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--model-version", help="a version in MLflow's registry, e.g. 3: back to tables and files")
+    asked.add_argument("--run", dest="mlflow_run", help="an MLflow run's id, or how it begins")
+    asked.add_argument("--partition", help="e.g. 2013-03-04: on to features, models and champions")
+    asked.add_argument("--file", help="a file, table or query by name; wildcards may stand in it")
+    parser.add_argument("--json", action="store_true", help="for machines")
 
 
 def _up(asked: argparse.Namespace) -> None:
@@ -171,6 +180,12 @@ def _lineage(asked: argparse.Namespace) -> None:
         partition=asked.partition,
         origin=asked.file,
     )
+
+
+def _rebuild(asked: argparse.Namespace) -> int:
+    from airworthy.stages import rebuild
+
+    return 0 if rebuild.run(asked.pipeline, _environment(), asked.model_version, asked.to) else 1
 
 
 def _contract_show(asked: argparse.Namespace) -> None:

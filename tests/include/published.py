@@ -51,7 +51,7 @@ class Published:
         partition = parse_key("month", key)
         chosen = self.rows if rows is None else rows
         inside = (chosen["time"] >= partition.start) & (chosen["time"] < partition.end)
-        chosen[inside].to_parquet(self.file(key))
+        chosen[inside].to_parquet(self.file(key), index=False)
         raw = ingest(self.pipeline, partition, self.store)
         found = validate(self.pipeline, partition, raw, self.store, self.profile.reports_dir)
         return process(self.pipeline, partition, found, self.store, run=run)

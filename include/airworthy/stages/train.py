@@ -29,13 +29,14 @@ from airworthy.encoding import (
 )
 from airworthy.errors import TrainError
 from airworthy.features import features_digest
+from airworthy.lineage import FEATURES
 from airworthy.metrics import score_all
 from airworthy.model_files import Contract, write_model
 from airworthy.models import Fitted
 from airworthy.partitions import utc
 from airworthy.profile import Profile
 from airworthy.registry import Challenger, Registry, Training
-from airworthy.stages.training_data import FEATURES, TrainingData, feature_columns, read_raw, read_training_data
+from airworthy.stages.training_data import TrainingData, feature_columns, read_raw, read_training_data
 from airworthy.stages.tuning import search
 from airworthy.store import Store
 
