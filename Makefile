@@ -112,13 +112,13 @@ $(RUN): .venv/bin/python $(INPUTS)
 
 $(DEV): $(RUN)
 	@echo "Adding the development tools to .venv"
-	@$(UV) pip $(INSTALL) --python .venv -e '.[airflow,embedded,dev]'
+	@$(UV) pip $(INSTALL) --python .venv -e '.[airflow,embedded,redis,dev]'
 	@touch $@
 
 $(CORE): .venv/bin/python $(INPUTS)
 	@echo "Installing into .venv-core: the machine-learning part, without Airflow"
 	@$(UV) venv --quiet --clear --python .venv/bin/python .venv-core
-	@$(UV) pip $(INSTALL) --python .venv-core -e '.[embedded]' httpx hypothesis pytest pytest-timeout
+	@$(UV) pip $(INSTALL) --python .venv-core -e '.[embedded,redis]' httpx hypothesis pytest pytest-timeout
 	@touch $@
 
 .venv/bin/python:

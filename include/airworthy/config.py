@@ -18,7 +18,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -35,6 +34,7 @@ from airworthy.partitions import Duration, Grain, parse_duration, utc, write_dur
 from airworthy.sources import Source
 from airworthy.strict_yaml import read_mapping
 from airworthy.targets import Target
+from airworthy.views import Views, check_views
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 # Columns that the tables of a pipeline have of their own.
@@ -187,14 +187,6 @@ class Monitor(Strict):
     retrain_on: tuple[Literal["column_drift", "prediction_drift", "performance"], ...] = ("prediction_drift",)
 
 
-def _kind(family: kinds.Family) -> BeforeValidator:
-    return BeforeValidator(lambda value: kinds.parse(family, value))
-
-
-# As a file writes it, so that a pipeline can be read back from what it was written to.
-_as_written = PlainSerializer(lambda kind: {kind.kind(): kind.model_dump(mode="json")}, return_type=dict[str, Any])
-
-
 def _default_gates() -> tuple[Any, ...]:
     return tuple(kinds.parse("gates", name) for name in ("beats_champion", "servable"))
 
@@ -219,7 +211,7 @@ class Pipeline(Strict):
     partition: Grain = "day"
     batch: int = Field(default=1, ge=1)
     catchup: bool = False
-    source: Annotated[Source, _kind("sources"), _as_written]
+    source: Annotated[Source, kinds.declared("sources"), kinds.as_written]
     time: Column
     key: tuple[Column, ...] = Field(min_length=1)
     label: Label
@@ -227,14 +219,15 @@ class Pipeline(Strict):
     contract: ContractPolicy = ContractPolicy()
     checks: Checks = Checks()
     features: Function | None = None
-    model: Annotated[Model, _kind("models"), _as_written]
+    model: Annotated[Model, kinds.declared("models"), kinds.as_written]
     tune: Tune = Tune(trials=1)
     train: Train = Train()
-    gates: tuple[Annotated[Gate, _kind("gates"), _as_written], ...] = Field(
+    gates: tuple[Annotated[Gate, kinds.declared("gates"), kinds.as_written], ...] = Field(
         default_factory=_default_gates, min_length=1
     )
-    target: Annotated[Target, _kind("targets"), _as_written] = Field(default_factory=_default_target)
+    target: Annotated[Target, kinds.declared("targets"), kinds.as_written] = Field(default_factory=_default_target)
     monitor: Monitor = Monitor()
+    views: Views = {}
 
     @property
     def metric(self) -> Metric:
@@ -268,6 +261,8 @@ class Pipeline(Strict):
             raise problem("must be a number, because retrain_on names performance", None, loc=("monitor", "floor"))
         if self.end is not None and self.end <= self.start:
             raise problem("must be after start", f"{self.end:%Y-%m-%d}", loc=("end",))
+        roles = {self.time: "time", self.label.column: "label", **dict.fromkeys(self.key, "key")}
+        check_views(self.views, roles, self.pii)
         return self
 
 

@@ -69,11 +69,13 @@ class Content:
         written = self._path
         if written:
             self._finish()
-            with self._filesystem.open_input_file(written) as source:
-                self._open(types)
-                for batch in pq.ParquetFile(source).iter_batches(CHUNK):
-                    self._add(pa.Table.from_batches([batch]), types)
-            self._filesystem.delete_file(written)
+            try:
+                with self._filesystem.open_input_file(written) as source:
+                    self._open(types)
+                    for batch in pq.ParquetFile(source).iter_batches(CHUNK):
+                        self._add(pa.Table.from_batches([batch]), types)
+            finally:  # also when values do not fit: only the newest file is known from here on
+                self._filesystem.delete_file(written)
         self.types = types
 
     def finish(self, key: str) -> AddAction | None:

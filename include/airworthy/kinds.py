@@ -1,4 +1,4 @@
-"""Finds the kinds of sources, models, gates and targets: one module each, registered nowhere.
+"""Finds the kinds of sources, models, gates, targets and online stores: one module each, registered nowhere.
 
 A kind is a module of a family's package, and the class in it whose name is the module's name in
 CamelCase: `gates/metric_floor.py` holds `class MetricFloor(Gate)`, which a pipeline file writes as
@@ -11,11 +11,11 @@ import importlib
 import pkgutil
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from airworthy.explain import below, meant, problem
 
-Family = Literal["sources", "models", "gates", "targets"]
+Family = Literal["sources", "models", "gates", "targets", "online"]
 
 
 class Kind(BaseModel):
@@ -72,3 +72,12 @@ def parse(family: Family, declared: Any) -> Kind:
         return kind.model_validate({} if fields is None else fields)
     except ValidationError as error:
         raise below(name, error) from None
+
+
+def declared(family: Family) -> BeforeValidator:
+    """Returns what makes a field hold the kind that a file declares."""
+    return BeforeValidator(lambda value: parse(family, value))
+
+
+# As a file writes it, so that a pipeline can be read back from what it was written to.
+as_written = PlainSerializer(lambda kind: {kind.kind(): kind.model_dump(mode="json")}, return_type=dict[str, Any])

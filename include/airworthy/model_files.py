@@ -31,6 +31,22 @@ REQUESTS = "requests.json"
 REFERENCE = "reference.parquet"
 
 
+class Lookup(Strict):
+    """Inputs that a client need not send, because serving looks them up.
+
+    Attributes:
+        view: The view's name.
+        key: The inputs that name the entity.
+        columns: The inputs that are looked up.
+        max_age: Seconds after which a value counts as missing.
+    """
+
+    view: str
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    max_age: float | None
+
+
 class Contract(Strict):
     """What a model takes and gives, and what it was made from.
 
@@ -38,7 +54,8 @@ class Contract(Strict):
         kind: The model's kind, as in a pipeline file.
         file: The model file's name.
         classes: In the order of the predictions; the last is binary's positive class; () for regression.
-        inputs: The raw columns a request must have.
+        inputs: The raw columns a model needs, those of the views included.
+        lookups: Which of them are looked up when a request does not have them.
         features: The columns the model was trained on, in order.
         features_function: The pipeline's `features`, or None.
         features_digest: SHA-256 of that function's module.
@@ -52,6 +69,7 @@ class Contract(Strict):
     task: Task
     classes: tuple[str, ...]
     inputs: tuple[Input, ...]
+    lookups: tuple[Lookup, ...] = ()
     features: tuple[Feature, ...]
     features_function: str | None
     features_digest: str

@@ -10,7 +10,13 @@ from pydantic.json_schema import models_json_schema
 from airworthy import kinds
 from airworthy.config import Pipeline, known_expectations
 
-_FIELDS: dict[str, kinds.Family] = {"source": "sources", "model": "models", "gates": "gates", "target": "targets"}
+_FIELDS: dict[str, kinds.Family] = {
+    "source": "sources",
+    "model": "models",
+    "gates": "gates",
+    "target": "targets",
+    "online": "online",
+}
 
 
 def schema() -> dict[str, Any]:
@@ -32,12 +38,14 @@ def schema() -> dict[str, Any]:
     }
     properties = pipeline["properties"]
     properties.pop("name")  # the file's own name
-    for field, family in _FIELDS.items():
-        written = [_written(name, places[kind, "validation"]) for name, kind in found[family].items()]
-        alone = [name for name, kind in found[family].items() if not _required(kind)]
-        choice = {"oneOf": [*written, {"enum": alone}]}
-        many = properties[field].get("type") == "array"
-        properties[field] = {"type": "array", "items": choice, "minItems": 1} if many else choice
+    for place in (properties, definitions["$defs"]["View"]["properties"]):
+        for field in _FIELDS.keys() & place.keys():
+            kinds_there = found[_FIELDS[field]]
+            written = [_written(name, places[kind, "validation"]) for name, kind in kinds_there.items()]
+            alone = [name for name, kind in kinds_there.items() if not _required(kind)]
+            choice = {"oneOf": [*written, {"enum": alone}]}
+            many = place[field].get("type") == "array"
+            place[field] = {"type": "array", "items": choice, "minItems": 1} if many else choice
     required = [name for name in pipeline["required"] if name != "name"]
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "An Airworthy pipeline"}
     return {**head, **pipeline, **head, "required": required, "$defs": _used(definitions["$defs"], properties)}

@@ -304,7 +304,7 @@ class Store:
         whole = opened.to_pyarrow_dataset(filesystem=self._filesystem(table))
         wanted = ds.scalar(True) if chosen is None else chosen
         if partitions is not None:
-            wanted &= ds.field(PARTITION).isin(list(partitions))
+            wanted &= ds.field(PARTITION).isin(pa.array(list(partitions), pa.string()))  # of no partitions too
         fragments = sorted(
             whole.get_fragments(filter=wanted),
             key=lambda fragment: (ds.get_partition_keys(fragment.partition_expression)[PARTITION], fragment.path),

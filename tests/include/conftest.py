@@ -72,6 +72,6 @@ def toy(tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Toy
     (tmp_path / "code" / "toy_features.py").write_text(TOY_FEATURES)
     monkeypatch.syspath_prepend(tmp_path / "code")
     monkeypatch.delitem(sys.modules, "toy_features", raising=False)  # another test's copy
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"), prepend=os.pathsep)
     monkeypatch.setenv("AIRWORTHY_CONFIG", str(tmp_path / "config"))
     return Toy(tmp_path, mlflow_uri, f"toy_{uuid.uuid4().hex[:8]}")

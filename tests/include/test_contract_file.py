@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airworthy.cli import main
 from airworthy.columns import from_frame
 from airworthy.config import load_pipeline
 from airworthy.contracts import command
@@ -277,3 +278,26 @@ def test_what_no_table_can_follow_is_not_accepted(contract_world: ContractWorld,
         command.accept(pipeline, TUESDAY.key, said)
     assert [problem.where for problem in raised.value.problems] == ["raw[2026-01-06]: pieces", "raw[2026-01-06]: late"]
     assert world.contract() == before
+
+
+def test_the_command_compares_and_accepts(
+    contract_world: ContractWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world, pipeline = contract_world, contract_world.pipeline()
+    declared = world.file.parent.parent / "pipelines" / "parcels.yaml"
+    declared.parent.mkdir(parents=True)
+    declared.write_text(yaml.safe_dump(pipeline.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)))
+    for name, value in places(world).items():
+        monkeypatch.setenv(name, value)
+    assert main(["contract", "show", "parcels"]) == 1
+    assert capsys.readouterr().err.startswith("config/contracts/parcels.yaml: must exist.")
+    world.ingest(pipeline, MONDAY, rows())
+    rows().to_parquet(world.folder / f"{MONDAY.key}.parquet")
+    deliver(world, rows(TUESDAY).assign(colour=1))
+    assert main(["contract", "diff", "parcels"]) == 0  # the newest in the raw table
+    assert main(["contract", "diff", "parcels", TUESDAY.key]) == 1
+    assert main(["contract", "accept", "parcels", TUESDAY.key]) == 0
+    assert main(["contract", "diff", "parcels", TUESDAY.key]) == 0
+    assert main(["contract", "learn", "parcels", "--force"]) == 0 and "colour" not in world.contract().columns
+    assert main(["contract", "diff", "parcels", "2026-13-01"]) == 1
+    assert capsys.readouterr().err.startswith("partition: must match")

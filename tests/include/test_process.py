@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,3 +84,44 @@ def test_features_that_raise_publish_nothing(world: World) -> None:
     with pytest.raises(DataError, match="must not raise"):
         run(world, world.pipeline("def features(frame):\n    return 1 / 0\n"))
     assert world.store.version("features") is None
+
+
+VIEW = """
+import pandas
+
+def fees(start, end):
+    return pandas.read_pickle({file!r})
+
+def features(frame):
+    return frame[["fee"]]
+"""
+
+
+def test_features_are_made_of_what_a_view_knew_at_each_rows_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRWORTHY_HOME", str(world.folder / "home"))
+    file = world.folder / "fees.pickle"
+    fees = pd.DataFrame({"service": "slow", "since": [DAY.start, DAY.start + timedelta(minutes=4)], "fee": [1.0, 2.0]})
+    fees.to_pickle(file)
+    code = VIEW.format(file=str(file))
+    module = world.module(code)
+    view = {
+        "source": {"python": {"function": f"{module}:fees"}},
+        "key": ["service"],
+        "time": "since",
+        "columns": ["fee"],
+    }
+    pipeline = world.pipeline(features=f"{module}:features", views={"fees": view})
+    run(world, pipeline)
+
+    def expected(from_minute: int) -> list[float | None]:
+        return [None if row % 3 == 0 else 1.0 if row < from_minute else 2.0 for row in range(10)]
+
+    found = world.store.read("features")
+    assert found["fee"].astype(object).where(found["fee"].notna(), None).tolist() == expected(4)
+    (write,) = world.store.history("features")
+    assert write.facts["views"] == {"view_fees": world.store.version("view_fees")}
+    fees.assign(since=[DAY.start, DAY.start + timedelta(minutes=2)]).to_pickle(file)  # it was known earlier after all
+    assert run(world, pipeline).changed
+    found = world.store.read("features")
+    assert found["fee"].astype(object).where(found["fee"].notna(), None).tolist() == expected(2)
+    assert not run(world, pipeline).changed

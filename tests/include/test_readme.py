@@ -45,10 +45,23 @@ def added(family: kinds.Family, folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_pipeline_is_one(tmp_path: Path) -> None:
-    (text,) = blocks("yaml")
+    (text,) = (block for block in blocks("yaml") if block.startswith("description:"))
     file = tmp_path / "churn.yaml"
     file.write_text(text)
     assert load_pipeline(file).label.column == "missed"
+
+
+def test_the_view_is_one_of_that_pipeline(tmp_path: Path) -> None:
+    text, views = (
+        next(block for block in blocks("yaml") if block.startswith(key)) for key in ("description:", "views:")
+    )
+    file = tmp_path / "churn.yaml"
+    file.write_text(text + views)
+    (view,) = load_pipeline(file).views.values()
+    assert (view.key, view.columns, view.online.kind()) == (("depot",), ("temp", "wind"), "sqlite")
+    for online in re.findall(r"or (\w+: \{connection: )<id>\}", views):
+        file.write_text(text + views.replace("online: sqlite", f"online: {{{online}weather_db}}}}"))
+        assert load_pipeline(file).views["weather"].online.kind() == online.partition(":")[0]
 
 
 @pytest.mark.parametrize(("spread", "passed"), [(1.0, True), (0.01, False)])

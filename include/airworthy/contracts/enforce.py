@@ -36,7 +36,8 @@ class Enforcement:
     Attributes:
         contract: What the rows look like; what they made of it once they are through.
         changes: How they differ from what the contract was; empty until they are through.
-        told: The same in one line each, e.g. for the facts of a write.
+        told: The same in one line each; for the facts of the write, which are read when the rows are through.
+        missing: The contract's columns that did not come, and are missing in every row; for the facts as well.
         page: Where the page is, below `reports_dir`.
     """
 
@@ -49,6 +50,7 @@ class Enforcement:
         self.contract = load(pipeline)
         self.changes: list[Change] = []
         self.told: list[str] = []
+        self.missing: list[str] = []
         self.page = page_path(pipeline.name, partition.key)
 
     @property
@@ -117,6 +119,7 @@ class Enforcement:
                 raise ConflictError(f"config/contracts/{self._pipeline.name}.yaml", rule, hint="Run it again")
         self.changes = compare(self.contract, summary, null_tolerance=policy.null_tolerance)
         self.told.extend(change.text for change in self.changes)
+        self.missing.extend(name for name in self.contract.columns if name not in summary.columns)
         blocking = [change for change in self.changes if blocks(self._pipeline, change, summary)]
         self._tell(blocking)
         if blocking:

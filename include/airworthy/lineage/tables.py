@@ -11,7 +11,7 @@ Table = tuple[Sequence[str], list[tuple[str, ...]]]
 
 NAMED = 20  # stale partitions in one mark
 _ORIGINS = 3  # of a partition
-_KNOWN = ("raw", "digest", "run", "quarantine")
+_KNOWN = ("raw", "digest", "run", "quarantine", "views")
 
 
 def model(lineage: Lineage, address: str) -> Table:
@@ -60,7 +60,7 @@ def models(found: Sequence[Lineage]) -> Table:
 
 def partitions(lineage: Lineage) -> Table:
     """Returns what was read, a row per partition."""
-    columns = ("partition", "part", "features", "rows", "raw", "left out", "from", "since")
+    columns = ("partition", "part", "features", "rows", "raw", "left out, and with", "from", "since")
     return columns, [_partition(read) for read in lineage.reads]
 
 
@@ -139,9 +139,11 @@ def _partition(read: Read) -> tuple[str, ...]:
     features, raw = read.features, read.raw
     left_out = raw.rows - features.rows if raw and features else 0
     quarantine = features.facts.get("quarantine") if features else None
+    views = features.facts.get("views", {}) if features else {}
     others = {name: value for name, value in (features.facts if features else {}).items() if name not in _KNOWN}
     told = [str(left_out)] if left_out else []
     told += [f"quarantine version {quarantine}"] if quarantine is not None else []
+    told += [f"{name} version {version}" for name, version in views.items()]
     told += [f"{name} {value}" for name, value in others.items()]
     return (
         read.partition,

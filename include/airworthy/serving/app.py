@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from airworthy.errors import AirworthyError, DataError, Problems
+from airworthy.errors import AirworthyError, DataError, Problems, ServiceError
 from airworthy.serving.champion import Champion, Champions
 from airworthy.serving.counters import CONTENT_TYPE, Counters
 from airworthy.serving.rows import read_rows
@@ -85,6 +85,8 @@ def _answer(champions: Champions, counters: Counters, name: str, body: bytes, co
         response = JSONResponse({"detail": str(refused)}, refused.status)
     except (DataError, Problems) as error:
         response = JSONResponse({"detail": str(error)}, 400)
+    except ServiceError as error:  # a prediction without what should have been looked up would be a wrong one
+        response = JSONResponse({"detail": str(error)}, 503)
     except AirworthyError as error:
         log.exception("%s", name)
         response = JSONResponse({"detail": str(error)}, 500)
@@ -115,6 +117,7 @@ def _predict(champion: Champion, body: bytes, content_type: str, counters: Count
     entry, model = champion.entry, champion.model
     booleans = [column.name for column in model.contract.inputs if column.type == "boolean"]
     rows = read_rows(body, content_type, booleans)
+    rows = champion.lookups.fill(rows, counters)
     rows = rows.assign(**dict.fromkeys(champion.optional - set(rows.columns)))
     predictions = _as_json(model.predict_raw(rows), model.contract.classes)
     counters.add("airworthy_rows", len(rows), pipeline=entry.pipeline, version=entry.version)
@@ -129,6 +132,19 @@ def _as_json(prediction: np.ndarray, classes: tuple[str, ...]) -> list[Any]:
     return rows if prediction.ndim == 1 else [dict(zip(classes, row, strict=True)) for row in rows]
 
 
+def _inputs(champion: Champion) -> list[dict[str, Any]]:
+    """Returns what a request has to have, may leave out, or may leave to be looked up."""
+    contract = champion.model.contract
+    looked_up = {name: lookup.view for lookup in contract.lookups for name in lookup.columns}
+    needed = {name for lookup in contract.lookups for name in lookup.key}
+    optional = (champion.optional - needed) | looked_up.keys()
+    return [
+        {**column.model_dump(), "required": column.name not in optional}
+        | ({"view": looked_up[column.name]} if column.name in looked_up else {})
+        for column in contract.inputs
+    ]
+
+
 def _brief(champions: Champions, name: str) -> dict[str, Any]:
     champion, refusal = champions.champion(name), champions.refusal(name)
     refused = {"version": refusal.entry.version, "reason": refusal.reason} if refusal else None
@@ -140,11 +156,7 @@ def _detail(champions: Champions, name: str) -> dict[str, Any]:
     detail: dict[str, Any] = {"version": None, "refused": None}
     if champion:
         fields = champion.entry.model_dump(mode="json", include={"version", "sequence", "model_id", "digest", "as_of"})
-        inputs = [
-            {**column.model_dump(), "required": column.name not in champion.optional}
-            for column in champion.model.contract.inputs
-        ]
-        detail |= {**fields, "since": champion.since.isoformat(), "inputs": inputs}
+        detail |= {**fields, "since": champion.since.isoformat(), "inputs": _inputs(champion)}
     if refusal:
         refused = refusal.entry.model_dump(mode="json", include={"version", "sequence"})
         detail["refused"] = {**refused, "reason": refusal.reason, "final": refusal.final, "attempts": refusal.attempts}

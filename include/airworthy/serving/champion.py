@@ -25,6 +25,7 @@ from airworthy.profile import Profile, pipelines_dir
 from airworthy.registry import Registry
 from airworthy.serving.check import check_in_fresh_process, require_same_answers
 from airworthy.serving.feature_code import with_own_feature_code
+from airworthy.serving.lookup import Lookups
 
 LONGEST_PAUSE = 30.0
 
@@ -36,11 +37,13 @@ class Champion:
     """A loaded model and the ledger entry that made it champion; never changed, only replaced.
 
     Attributes:
+        lookups: What fills in the columns of views.
         optional: The key columns a request may leave out, because no prediction depends on them.
     """
 
     entry: Entry
     model: LoadedModel
+    lookups: Lookups
     optional: frozenset[str]
     since: datetime
 
@@ -238,7 +241,7 @@ def _load(entry: Entry, folder: Path, pipeline: Pipeline) -> Champion:
     model = load_model(folder, digest=entry.digest, pipeline=with_own_feature_code(pipeline))
     require_same_answers(pipeline, model.replay())  # also warms what the first request would wait for
     optional = frozenset(column for column in pipeline.key if _is_optional(model, column))
-    return Champion(entry, model, optional, datetime.now(UTC))
+    return Champion(entry, model, Lookups(pipeline, model.contract), optional, datetime.now(UTC))
 
 
 def _is_optional(model: LoadedModel, column: str) -> bool:

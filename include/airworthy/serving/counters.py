@@ -12,6 +12,7 @@ from collections.abc import Mapping
 CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _COUNTERS = {
+    "airworthy_lookups": "Rows for which a view was looked up, by outcome.",
     "airworthy_requests": "Requests answered, by HTTP status.",
     "airworthy_rows": "Rows scored.",
     "airworthy_seconds": "Seconds spent on reading, scoring and writing.",

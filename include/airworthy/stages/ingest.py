@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 
 from airworthy.config import Pipeline
@@ -16,6 +15,8 @@ from airworthy.contracts.enforce import Enforcement
 from airworthy.contracts.file import RESERVED
 from airworthy.errors import DataError, Problems
 from airworthy.partitions import Partition
+from airworthy.stages.event_time import utc_times
+from airworthy.stages.view_tables import ingest_views
 from airworthy.store import Store, TableRef
 
 RAW = "raw"
@@ -32,17 +33,20 @@ def ingest(
 ) -> TableRef:
     """Leaves the source's rows in one partition of `raw`, as the schema contract has them; the time is in UTC.
 
-    A pipeline without a contract learns it from these rows.
+    A pipeline without a contract learns it from these rows. The views' rows come in first, into tables of their own.
 
     Raises:
         DataError: The source has no rows for the partition, or cannot be read.
         Problems: Times are outside the partition, or the rows differ from the contract in a way that blocks.
         ConflictError: Another run changed the contract or wrote the partition meanwhile.
+        ServiceError: A view's online store does not answer.
     """
+    ingest_views(pipeline, partition, store, connections)
     where = f"{RAW}[{partition.key}]"
     extracted = pipeline.source.extract(partition, connections)
     enforcement = Enforcement(pipeline, partition, reports_dir)
-    facts = {"origins": [asdict(origin) for origin in extracted.origins], "changes": enforcement.told}
+    origins = [asdict(origin) for origin in extracted.origins]
+    facts = {"origins": origins, "changes": enforcement.told, "missing": enforcement.missing}
     rows = _checked(pipeline, partition, where, enforcement.conform(extracted.rows))
     ref = store.write(RAW, partition, rows, evolve=True, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
@@ -57,7 +61,7 @@ def _checked(pipeline: Pipeline, partition: Partition, where: str, rows: Iterato
             raise Problems(where, problems)
         count += chunk.num_rows
         position = chunk.column_names.index(pipeline.time)
-        times = _times(f"{where}: {pipeline.time}", chunk[position].to_pandas(), partition)
+        times = utc_times(f"{where}: {pipeline.time}", chunk[position].to_pandas(), partition)
         yield chunk.set_column(position, pipeline.time, pa.array(times))
     if not count:
         hint = f"The source gave none from {partition.start:%Y-%m-%d %H:%M} to {partition.end:%Y-%m-%d %H:%M} UTC"
@@ -74,18 +78,3 @@ def _column_problems(pipeline: Pipeline, where: str, there: list[str]) -> list[D
                 problems.append(DataError(f"{where}: {name}", rule, hint=f"The source gives {', '.join(there)}"))
     rule = "is a name the tables use themselves; rename the column"
     return problems + [DataError(f"{where}: {name}", rule) for name in there if name in RESERVED]
-
-
-def _times(where: str, times: pd.Series[pd.Timestamp], partition: Partition) -> pd.Series[pd.Timestamp]:
-    try:
-        utc = pd.to_datetime(times, utc=True, format=None if times.dtype.kind == "M" else "ISO8601")
-    except (ValueError, TypeError) as error:
-        raise DataError(where, "must hold times, as timestamps or in ISO 8601", str(error)) from None
-    if missing := int(utc.isna().sum()):
-        raise DataError(where, "must not be missing in any row", f"{missing} rows without")
-    outside = utc[(utc < partition.start) | (utc >= partition.end)]
-    if len(outside):
-        rule = f"must be in [{partition.start:%Y-%m-%d %H:%M}, {partition.end:%Y-%m-%d %H:%M}) UTC"
-        hint = f"{len(outside)} of {len(utc)} rows are outside; filter by start and end, and mind the time zone"
-        raise DataError(where, rule, str(outside.iloc[0]), hint)
-    return utc

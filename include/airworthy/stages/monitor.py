@@ -16,7 +16,7 @@ import pandas as pd
 from airworthy.config import Moment, Pipeline, Strict
 from airworthy.drift import ColumnDrift, Kind, measure
 from airworthy.encoding import align_classes, encode_label, extend_classes
-from airworthy.errors import AirworthyError, DataError, TrainError
+from airworthy.errors import AirworthyError, DataError, Problems, TrainError
 from airworthy.evidence import LOWER_IS_BETTER, METRICS
 from airworthy.ledger import Entry, Ledger
 from airworthy.metrics import score as measure_metric
@@ -25,6 +25,7 @@ from airworthy.pages import Section, write_page, write_whole
 from airworthy.partitions import Partition
 from airworthy.profile import Profile
 from airworthy.registry import Registry
+from airworthy.stages.ingest import RAW
 from airworthy.store import Store, TableRef
 
 PREDICTION = "prediction"
@@ -86,6 +87,7 @@ def score(pipeline: Pipeline, partition: Partition, profile: Profile) -> TableRe
     Raises:
         AirworthyError: The pipeline has no champion yet.
         DataError: The partition of `features` holds no rows.
+        Problems: The source left columns out, and features that the champion was trained on are empty for it.
         ModelError: The champion's files are not the ones the ledger names.
         ServiceError: MLflow or the ledger does not answer.
     """
@@ -93,6 +95,7 @@ def score(pipeline: Pipeline, partition: Partition, profile: Profile) -> TableRe
     entry = _champion_at(pipeline, partition, profile)
     features = _partition_of(store, "features", partition)
     with _loaded(pipeline, entry, profile) as model:
+        _require_inputs(store, partition, features, model, entry.version)
         prediction = model.predict(features)
     log.info("Version %s, trained as of %s, scores %d rows", entry.version, f"{entry.as_of:%Y-%m-%d}", len(features))
     frame = features[pipeline.identity].assign(**_columns(prediction, model.contract.classes))
@@ -214,6 +217,23 @@ def _entry_of(pipeline: Pipeline, scored: pd.DataFrame, profile: Profile) -> Ent
     version = str(scored[VERSION].iloc[0])
     entries = Ledger(profile.ledger_url).entries(pipeline.name)
     return next(entry for entry in entries if entry.version == version)
+
+
+def _require_inputs(
+    store: Store, partition: Partition, features: pd.DataFrame, model: LoadedModel, version: str
+) -> None:
+    held = features.columns[features.notna().any()]
+    empty = [one.name for one in model.contract.features if one.name not in held and one.name in features]
+    writes = [write for write in store.history(RAW) if write.partition == partition.key] if empty else []
+    gone = writes[-1].facts.get("missing") if writes else None
+    if not gone:
+        return
+    trained_on = pd.read_parquet(model.folder / REFERENCE, columns=empty).notna().any()
+    hint = f"The source left out {', '.join(gone)}: bring it back, or train a model without it"
+    rule = f"must hold values, because version {version} was trained on them"
+    where = f"features[{partition.key}]"
+    if problems := [DataError(f"{where}: {name}", rule, hint=hint) for name in empty if trained_on[name]]:
+        raise Problems(where, problems)
 
 
 def _partition_of(store: Store, table: str, partition: Partition, version: int | None = None) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from airworthy.features import compute_features
 from airworthy.partitions import Partition
 from airworthy.stages.ingest import RAW
 from airworthy.stages.validate import QUARANTINE, ROW, Validation
+from airworthy.stages.view_join import VIEWS, ViewJoin, join_views
 from airworthy.store import Store, TableRef, chunks
 
 FEATURES = "features"
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 def process(
     pipeline: Pipeline, partition: Partition, validation: Validation, store: Store, *, run: str = ""
 ) -> TableRef:
-    """Leaves key, time, label and features of a partition's good rows in `features`.
+    """Leaves key, time, label and features of a partition's good rows in `features`, joined to the views before.
 
     A label that is not known yet stays missing. `features` is called with a part of the rows at a time,
     because what it makes of a row may depend on that row only: serving calls it with single ones.
@@ -36,8 +37,8 @@ def process(
         run: Who asked for it, which the table's log keeps, e.g. the Airflow run.
 
     Raises:
-        DataError: No good row is left, or the user's `features` raised.
-        Problems: What it returned cannot be features.
+        DataError: No good row is left, a view has had no rows yet, or the user's `features` raised.
+        Problems: What it returned cannot be features, or a view does not fit the rows.
     """
     where = f"{FEATURES}[{partition.key}]"
     if validation.rows == validation.bad_rows:
@@ -45,24 +46,27 @@ def process(
     facts: dict[str, Any] = {"raw": validation.raw.version, "digest": validation.raw.digest, "run": run}
     if validation.quarantine is not None and validation.bad_rows:
         facts["quarantine"] = validation.quarantine.version
-    rows = _rows(pipeline, partition, where, validation, store)
-    # Features that are the raw columns follow them; what code returns changes only when its table is made anew.
-    ref = store.write(FEATURES, partition, rows, like=RAW, evolve=pipeline.features is None, facts=facts)
+    with join_views(pipeline, partition, store) as join:
+        facts[VIEWS] = join.versions
+        rows = _rows(pipeline, partition, where, validation, store, join)
+        # Features that are the raw columns follow them; what code returns changes only when its table is made anew.
+        ref = store.write(FEATURES, partition, rows, like=RAW, evolve=pipeline.features is None, facts=facts)
     log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
     return ref
 
 
 def _rows(
-    pipeline: Pipeline, partition: Partition, where: str, validation: Validation, store: Store
+    pipeline: Pipeline, partition: Partition, where: str, validation: Validation, store: Store, join: ViewJoin
 ) -> Iterator[pa.Table]:
     bad = _bad_rows(partition, validation, store)
     start = 0
     for chunk in chunks(store.scan(RAW, partitions=[partition.key], version=validation.raw.version)):
         position = np.arange(start, start + chunk.num_rows)
         start += chunk.num_rows
-        raw = chunk.filter(pa.array(~np.isin(position, bad))).to_pandas()
-        if raw.empty:
+        good = chunk.filter(pa.array(~np.isin(position, bad)))
+        if not good.num_rows:
             continue
+        raw = join(good).to_pandas()
         identity = raw[list(dict.fromkeys([*pipeline.identity, pipeline.label.column]))]
         yield from_frame(where, pd.concat([identity, compute_features(pipeline, raw)], axis=1))
 

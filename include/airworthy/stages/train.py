@@ -31,13 +31,14 @@ from airworthy.errors import TrainError
 from airworthy.features import features_digest
 from airworthy.lineage import FEATURES
 from airworthy.metrics import score_all
-from airworthy.model_files import Contract, write_model
+from airworthy.model_files import Contract, Lookup, write_model
 from airworthy.models import Fitted
 from airworthy.partitions import utc
 from airworthy.profile import Profile
 from airworthy.registry import Challenger, Registry, Training
 from airworthy.stages.training_data import TrainingData, feature_columns, read_raw, read_training_data
 from airworthy.stages.tuning import search
+from airworthy.stages.view_join import joined_as_processed
 from airworthy.store import Store
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ def training_key(pipeline: Pipeline, as_of: datetime, rows_digest: str) -> str:
     """Returns the SHA-256 of all that decides what a training gives: rows, moment, declaration and feature code."""
     declared = pipeline.model_dump(mode="json", include={"key", "time", "label", "features", "model", "tune", "train"})
     declared["train"].pop("schedule")
+    if pipeline.views:
+        declared["views"] = [lookup.model_dump() for lookup in _lookups(pipeline)]
     content = {
         "pipeline": declared,
         "kind": pipeline.model.kind(),
@@ -170,6 +173,7 @@ def _contract(
         task=pipeline.label.task,
         classes=classes,
         inputs=inputs,
+        lookups=_lookups(pipeline),
         features=features,
         features_function=pipeline.features,
         features_digest=features_digest(pipeline),
@@ -178,6 +182,18 @@ def _contract(
         window=data.window_interval,
         params={**pipeline.model.params, **best},
         seed=pipeline.train.seed,
+    )
+
+
+def _lookups(pipeline: Pipeline) -> tuple[Lookup, ...]:
+    return tuple(
+        Lookup(
+            view=name,
+            key=view.key,
+            columns=view.columns,
+            max_age=None if view.age is None else view.age.total_seconds(),
+        )
+        for name, view in pipeline.views.items()
     )
 
 
@@ -212,13 +228,14 @@ def _measure(
 
 
 def _requests(pipeline: Pipeline, data: TrainingData, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Returns raw rows of the holdout as a client would send them, and the features rows they became."""
+    """Returns raw rows of the holdout with what views gave them then, and the features rows they became."""
     chosen = data.holdout.sample(min(_REQUESTS, len(data.holdout)), random_state=pipeline.train.seed)
     raw = read_raw(pipeline, data, store)
     key = pipeline.identity
     raw = raw.drop(columns=pipeline.label.column).drop_duplicates(key)
     position = pd.MultiIndex.from_frame(raw[key]).get_indexer(pd.MultiIndex.from_frame(chosen[key]))
-    return raw.iloc[position[position >= 0]].reset_index(drop=True), chosen[position >= 0]
+    asked = raw.iloc[position[position >= 0]].reset_index(drop=True)
+    return joined_as_processed(pipeline, asked, store, data.features.version), chosen[position >= 0]
 
 
 def _reference(

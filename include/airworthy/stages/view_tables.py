@@ -1,0 +1,111 @@
+"""The rows of feature views: a partition of each at a time into its table, and the latest values into its store."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from airworthy.config import Pipeline
+from airworthy.connections import Connections, from_environment
+from airworthy.errors import DataError, Problems
+from airworthy.online import Latest, entity, microseconds
+from airworthy.partitions import Partition
+from airworthy.stages.event_time import utc_times
+from airworthy.store import Store, TableRef, chunks
+from airworthy.views import View, view_table
+
+_ROW = "row"  # a name that no view may use
+
+log = logging.getLogger(__name__)
+
+
+def ingest_views(
+    pipeline: Pipeline, partition: Partition, store: Store, connections: Connections = from_environment
+) -> tuple[TableRef, ...]:
+    """Leaves a partition of each view in its table, and the latest values of its entities in its online store.
+
+    A view may have no rows in a partition. Run again, this also publishes what a crash left unpublished.
+
+    Raises:
+        DataError: A source cannot be read, or times are not those of the partition.
+        Problems: Columns are missing, or differ from the table's.
+        ServiceError: An online store does not answer.
+    """
+    refs = []
+    for name, view in pipeline.views.items():
+        table = view_table(name)
+        where = f"{table}[{partition.key}]"
+        extracted = view.source.extract(partition, connections)
+        checked = _checked(where, view, partition, extracted.rows)
+        first = next(checked, None)
+        if first is None and store.version(table) is None:
+            log.info("%s: no rows, and none before", where)
+            continue
+        rows = checked if first is None else _chain(first, checked)
+        facts = {"origins": [asdict(origin) for origin in extracted.origins]}
+        ref = store.write(table, partition, rows, evolve=True, facts=facts)
+        log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
+        if ref.rows:
+            publish(pipeline, name, partition, ref.version, store, connections)
+        refs.append(ref)
+    return tuple(refs)
+
+
+def publish(
+    pipeline: Pipeline, name: str, partition: Partition, version: int, store: Store, connections: Connections
+) -> int:
+    """Leaves what a partition of a view knows last of each entity in the online store, and returns of how many.
+
+    The values of a later partition stay, so partitions may come in any order.
+
+    Raises:
+        ServiceError: The online store does not answer.
+    """
+    view = pipeline.views[name]
+    found = _newest(view, store, name, partition, version)
+    start = microseconds(partition.start)
+    latest = [Latest(key, start, version, time, content) for key, (time, content) in found.items()]
+    view.online.open(connections).write(f"{pipeline.name}.{name}", latest)
+    log.info("%s[%s]: the latest values of %d entities are online", view_table(name), partition.key, len(latest))
+    return len(latest)
+
+
+def _newest(view: View, store: Store, name: str, partition: Partition, version: int) -> dict[str, tuple[int, str]]:
+    """Returns time and content by entity: the newest, and of several of one time the last one."""
+    found: dict[str, tuple[int, str]] = {}
+    for chunk in chunks(store.scan(view_table(name), partitions=[partition.key], version=version)):
+        ordered = chunk.take(pc.sort_indices(chunk, [(view.time, "ascending")]))  # which keeps equal ones in order
+        numbered = ordered.append_column(_ROW, pa.array(range(len(ordered))))
+        last = numbered.group_by(list(view.key)).aggregate([(_ROW, "max")])[f"{_ROW}_max"]
+        newest = ordered.take(last)
+        moments = newest[view.time].cast(pa.int64()).to_pylist()
+        keys = zip(*(newest[column].to_pylist() for column in view.key), strict=True)
+        values = newest.select(list(view.columns)).to_pylist()
+        for moment, key, content in zip(moments, map(entity, keys), values, strict=True):
+            if key is not None and (key not in found or moment >= found[key][0]):
+                found[key] = moment, json.dumps(content, default=lambda value: value.isoformat())
+    return found
+
+
+def _chain(first: pa.Table, rest: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    yield first
+    yield from rest
+
+
+def _checked(where: str, view: View, partition: Partition, rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yields the columns the view needs, its time in UTC and inside the partition."""
+    wanted = [*view.key, view.time, *view.columns]
+    for chunk in rows:
+        if missing := [name for name in wanted if name not in chunk.column_names]:
+            hint = f"The source gives {', '.join(chunk.column_names)}"
+            rule = "must be a column, because the view declares it"
+            raise Problems(where, [DataError(f"{where}: {name}", rule, hint=hint) for name in missing])
+        if chunk.num_rows:
+            chosen = chunk.select(wanted)
+            times = utc_times(f"{where}: {view.time}", chosen[view.time].to_pandas(), partition)
+            yield chosen.set_column(wanted.index(view.time), view.time, pa.array(times))
