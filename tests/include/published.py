@@ -31,7 +31,7 @@ class Published:
         self.source = {"files": {"glob": f"{self.data}/{{partition}}.parquet"}}
         self.pipeline: Pipeline = self.declare(**changes)
         self.store = Store(self.profile.store_uri, self.pipeline.name)
-        self.rows = toy.rows().assign(note="")
+        self.rows = toy.rows().assign(note=0.0)
         Ledger(self.profile.ledger_url).create()
 
     def declare(self, **changes: Any) -> Pipeline:

@@ -82,7 +82,7 @@ def test_the_same_content_changes_nothing(
 def test_raw_rows_that_give_the_same_features_leave_models_as_they_are(
     published: Published, challenger: Challenger
 ) -> None:
-    event = published.publish(FEBRUARY, published.rows.assign(note="no feature is made of this"))
+    event = published.publish(FEBRUARY, published.rows.assign(note=1.0))
     assert (published.store.version("raw"), published.store.version("features")) == (4, 3)
     assert not event["changed"] and event["raw"]["version"] == 2
     assert states(published, challenger)[FEBRUARY] == "same"
@@ -112,7 +112,7 @@ def test_a_partition_that_comes_later_is_told_apart(toy: Toy) -> None:
 
 
 def test_partitions_outside_the_intervals_do_not_count(published: Published, challenger: Challenger) -> None:
-    published.rows = published.toy.rows(days=130).assign(note="")
+    published.rows = published.toy.rows(days=130).assign(note=0.0)
     published.publish("2013-04-01")
     published.publish("2013-04-01", published.changed("2013-04-01"))
     assert marks(published, challenger) == [None, None]

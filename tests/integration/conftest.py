@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ VARIANTS: dict[str, dict[str, str]] = {
         }
         for name, suffix in (("parquet", "parquet"), ("csv", "csv.gz"))
     },
+    "corrected": {'python: {function: "synthetic:extract"}': "files: {glob: 'DATA/corrected/{partition}.parquet'}"},
     "not_parquet": {'python: {function: "synthetic:extract"}': "files: {glob: 'DATA/{partition}.parquet'}"},
 }
 
@@ -61,7 +63,7 @@ def stack(config_dir: Path) -> Iterator[Any]:
         for name, path in (("dags-folder", ROOT / "dags"), ("probes", HERE / "dags"))
     ]
     extra = {
-        "PYTHONPATH": str(HERE / "modules"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE / "modules"), os.environ.get("PYTHONPATH")])),
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
     }
     with running_stack(home=config_dir.parent / "state", config=config_dir, extra=extra) as running:
