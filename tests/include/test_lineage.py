@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from xml.etree import ElementTree
 
 import pytest
 from mlflow import MlflowClient
@@ -13,6 +14,7 @@ from airworthy.errors import ModelError, ServiceError
 from airworthy.lineage import Lineage, facts, lineages, of_run, of_version, uses
 from airworthy.lineage.marks import STALE, up_to_date
 from airworthy.lineage.page import page_path
+from airworthy.lineage.picture import picture
 from airworthy.registry import Challenger, Registry
 from airworthy.stages.train import train
 from published import MONTHS, Published
@@ -211,6 +213,23 @@ def test_events_say_what_the_tables_say(published: Published, challenger: Challe
     assert (model["run_id"], model["partitions"]) == (challenger.run_id, 3)
     assert model["window"] == ["2013-01-01T00:00:00+00:00", "2013-03-01T00:00:00+00:00"]
     json.dumps([event, model])
+
+
+def test_the_picture_shows_every_partition_and_takes_no_name_for_markup(
+    published: Published, challenger: Challenger
+) -> None:
+    published.publish(FEBRUARY, published.changed(FEBRUARY))
+    found = lineage(published, challenger)
+    read = found.reads[0]
+    assert read.raw is not None
+    hostile = read.raw.model_copy(update={"facts": {"origins": [{"name": "<b>&.csv", "version": "1"}]}})
+    drawn = ElementTree.fromstring(
+        picture(found.model_copy(update={"reads": (read.model_copy(update={"raw": hostile}), *found.reads[1:])}))
+    )
+    titles = [title.text for title in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles == [f"{JANUARY}: window, same", f"{FEBRUARY}: window, changed", f"{MARCH}: holdout, same"]
+    texts = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "<b>&.csv" in texts and "stale: 1 partition" in texts
 
 
 def test_a_moment_within_an_hour_is_not_lost(published: Published) -> None:

@@ -10,6 +10,7 @@ from airworthy.lineage import Lineage, Read
 
 _WIDTH, _HEIGHT = 1040, 292
 _BOX, _TALL, _GAP = 172, 104, 45
+_LABEL = 76  # the width of a partition's name
 _INK, _SOFT, _LINE = "#1f2328", "#59636e", "#b7c0ca"
 _COLOURS = {"window": "#1f6feb", "holdout": "#8250df", "changed": "#cf222e", "added later": "#d29922"}
 
@@ -70,13 +71,14 @@ def _strip(reads: tuple[Read, ...]) -> Iterator[str]:
             f'<rect x="{number * step:.1f}" y="{top}" width="{width:.1f}" height="{tall}" fill="{colour}">'
             f"<title>{title}</title></rect>"
         )
-    named = {0, len(reads) - 1, *(n + 1 for n, (one, other) in enumerate(pairwise(reads)) if one.part != other.part)}
-    right = -100.0
-    for number in sorted(named):
-        x = min(number * step, _WIDTH - 72)
-        if x - right > 6:
+    last = len(reads) - 1
+    turns = [number + 1 for number, (one, other) in enumerate(pairwise(reads)) if one.part != other.part]
+    taken: list[float] = []
+    for number in dict.fromkeys((0, last, *turns)):
+        x = min(number * step, _WIDTH - _LABEL)
+        if all(abs(x - other) > _LABEL + 6 for other in taken):
             yield _text(x, top + tall + 18, reads[number].partition, size=12, colour=_SOFT)
-            right = x + 72
+            taken.append(x)
 
 
 def _legend(reads: tuple[Read, ...]) -> Iterator[str]:

@@ -60,7 +60,7 @@ def models(found: Sequence[Lineage]) -> Table:
 
 def partitions(lineage: Lineage) -> Table:
     """Returns what was read, a row per partition."""
-    columns = ("partition", "part", "features", "rows", "raw", "left out, and with", "from", "since")
+    columns = ("partition", "part", "features version", "rows", "raw version", "left out, and with", "from", "since")
     return columns, [_partition(read) for read in lineage.reads]
 
 
@@ -148,9 +148,9 @@ def _partition(read: Read) -> tuple[str, ...]:
     return (
         read.partition,
         read.part,
-        f"version {features.version}" if features else "",
+        str(features.version) if features else "",
         str(features.rows) if features else "",
-        f"version {raw.version}" if raw else "",
+        str(raw.version) if raw else "",
         ", ".join(told),
         origins(raw),
         read.state if read.now is None else f"{read.state}: version {read.now.version}, {read.now.at:%Y-%m-%d %H:%M}",
