@@ -18,6 +18,7 @@ class AirworthyPlugin(AirflowPlugin):
     ]
     operator_extra_links: ClassVar[list[Any]] = [
         links.MlflowRun(),
+        links.Lineage(),
         links.SchemaContract(),
         links.ValidationResult(),
         links.DataDocs(),

@@ -118,7 +118,8 @@ class Content:
         assert self._writer is not None
         typed = _cast(self._where, chunk, types)
         self._digest.add(typed)
-        self._writer.write_table(typed, row_group_size=CHUNK)
+        if typed.num_rows:  # a row group without rows has no statistics, and without them a filter finds no row
+            self._writer.write_table(typed, row_group_size=CHUNK)
         self.rows += typed.num_rows
 
     def _open(self, types: Types) -> None:

@@ -106,13 +106,16 @@ class LoadedModel:
         """
         return self.predict(compute_features(self._pipeline, conform(self.contract.inputs, raw)))
 
-    def replay(self) -> Servable:
+    def replay(self, folder: Path | None = None) -> Servable:
         """Returns how the answers to the recorded requests, together and one by one, differ from the recorded ones.
+
+        Args:
+            folder: Where the requests are; None: among the model's own files.
 
         Raises:
             DataError: A recorded request cannot be answered.
         """
-        recorded = json.loads((self.folder / REQUESTS).read_text(encoding="utf-8"))
+        recorded = json.loads(((folder or self.folder) / REQUESTS).read_text(encoding="utf-8"))
         raw = pd.DataFrame(recorded["data"], columns=recorded["columns"])
         expected = np.asarray(recorded["expected"], dtype="float64")
         started = time.perf_counter()

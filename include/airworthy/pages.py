@@ -58,6 +58,9 @@ MARKS = {
     "blocked": "bad",
     "refused": "bad",
     "yes": "warn",
+    "stale": "warn",
+    "changed": "warn",
+    "added": "warn",
     "warning": "warn",
 }
 

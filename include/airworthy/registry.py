@@ -7,42 +7,27 @@ on first use, because a process that only reads the ledger should not pay a seco
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airworthy.config import Moment, Strict
-from airworthy.errors import ModelError, ServiceError
+from airworthy.errors import ModelError
+from airworthy.mlflow_server import MlflowServer
 from airworthy.model_files import Contract
-from airworthy.profile import Profile
 from airworthy.provenance import code_version, environment
 from airworthy.verdict import Verdict
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-_ANSWER_WITHIN = 10.0
-_CLIENT_SETTINGS = {
-    # By default MLflow retries for four minutes before it says that a server is down.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    # A task's log is no terminal.
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 _CHALLENGER = "challenger.json"
-_DOWN = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # what MLflow's client makes of a connection that fails
+DECLARATION = "pipeline.json"
 
 
 class FeaturesRef(Strict):
@@ -84,6 +69,7 @@ class Training:
         source: The URI of the features table.
         trials: One row per trial: its number, value, seconds and parameters.
         tags: The caller's own, e.g. the Airflow run.
+        declaration: The whole pipeline, as JSON.
     """
 
     contract: Contract
@@ -96,26 +82,24 @@ class Training:
     metric: str
     trials: Sequence[Mapping[str, Any]] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    declaration: str = "{}"
 
 
-class Registry:
-    """Talks to one MLflow server.
+class Registry(MlflowServer):
+    """What one MLflow server keeps of the pipelines.
 
     Every method raises ServiceError when MLflow does not answer, naming its address and what to do.
     """
 
-    def __init__(self, where: Profile | str) -> None:
-        self.uri = (where if isinstance(where, str) else where.mlflow_uri).rstrip("/")
-
     def find_training(self, pipeline: str, training_key: str) -> Challenger | None:
         """Returns what a finished run with this key recorded, or None."""
-        with self._answering():
-            experiment = self._client.get_experiment_by_name(pipeline)
+        with self.answering():
+            experiment = self.client.get_experiment_by_name(pipeline)
             if experiment is None:
                 return None
             query = f"tags.training_key = '{training_key}' and attributes.status = 'FINISHED'"
             order = ["attributes.start_time ASC"]
-            runs = self._client.search_runs([experiment.experiment_id], query, max_results=1, order_by=order)
+            runs = self.client.search_runs([experiment.experiment_id], query, max_results=1, order_by=order)
         for run in runs:
             recorded = self.load_artifact(run.info.run_id, _CHALLENGER)
             if recorded is not None:
@@ -124,22 +108,33 @@ class Registry:
 
     def trainings(self, pipeline: str) -> list[Challenger]:
         """Returns the challengers of every finished run of a pipeline, by `as_of`."""
-        with self._answering():
-            experiment = self._client.get_experiment_by_name(pipeline)
+        with self.answering():
+            experiment = self.client.get_experiment_by_name(pipeline)
             if experiment is None:
                 return []
-            runs = self._client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
+            runs = self.client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
         recorded = [self.load_artifact(run.info.run_id, _CHALLENGER) for run in runs]
         found = [Challenger.model_validate_json(content) for content in recorded if content is not None]
         return sorted(found, key=lambda challenger: challenger.as_of)
+
+    def challenger(self, run_id: str) -> Challenger:
+        """Returns what a finished run recorded.
+
+        Raises:
+            ModelError: The run did not get that far.
+        """
+        recorded = self.load_artifact(run_id, _CHALLENGER)
+        if recorded is None:
+            raise ModelError(f"run {run_id}", f"must have left {_CHALLENGER}", hint="Train again")
+        return Challenger.model_validate_json(recorded)
 
     def log_training(self, training: Training) -> Challenger:
         """Returns the challenger once its run and its model files are on record; the run finishes last."""
         from mlflow.entities import LoggedModelOutput
 
         contract = training.contract
-        with self._answering():
-            client = self._client
+        with self.answering():
+            client = self.client
             run = client.create_run(
                 self._experiment(contract.pipeline),
                 run_name=f"as of {contract.as_of:%Y-%m-%d}",
@@ -162,6 +157,7 @@ class Registry:
             challenger = _challenger(training, run_id, model.model_id)
             client.log_text(run_id, _table(training.trials), "trials.json")
             client.log_text(run_id, json.dumps(environment(), indent=1), "environment.json")
+            client.log_text(run_id, training.declaration, DECLARATION)
             client.log_text(run_id, challenger.model_dump_json(indent=1), _CHALLENGER)
             client.set_terminated(run_id, "FINISHED")
         return challenger
@@ -172,8 +168,8 @@ class Registry:
         Asked again, or by two at once, it returns the same version.
         """
         name = challenger.pipeline
-        with self._answering():
-            client = self._client
+        with self.answering():
+            client = self.client
             tags = {
                 "training_key": challenger.training_key,
                 "model_id": challenger.model_id,
@@ -202,19 +198,19 @@ class Registry:
 
     def set_alias(self, pipeline: str, alias: str, version: str | None) -> None:
         """Leaves the alias on a version; on none if `version` is None."""
-        with self._answering():
+        with self.answering():
             if version is None:
-                self._client.delete_registered_model_alias(pipeline, alias)
+                self.client.delete_registered_model_alias(pipeline, alias)
             else:
-                self._client.set_registered_model_alias(pipeline, alias, version)
+                self.client.set_registered_model_alias(pipeline, alias, version)
 
     def alias(self, pipeline: str, alias: str) -> str | None:
         """Returns the version the alias is on, or None."""
         from mlflow.exceptions import MlflowException
 
-        with self._answering():
+        with self.answering():
             try:
-                return str(self._client.get_model_version_by_alias(pipeline, alias).version)
+                return str(self.client.get_model_version_by_alias(pipeline, alias).version)
             except MlflowException as error:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
@@ -230,9 +226,9 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         folder.mkdir(parents=True, exist_ok=True)
-        with self._answering():
+        with self.answering():
             try:
-                location = self._client.get_logged_model(model_id).artifact_location
+                location = self.client.get_logged_model(model_id).artifact_location
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
@@ -242,20 +238,20 @@ class Registry:
 
     def store_artifacts(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Leaves files with the run, under the given paths."""
-        with tempfile.TemporaryDirectory() as folder, self._answering():
+        with tempfile.TemporaryDirectory() as folder, self.answering():
             for name, content in files.items():
                 file = Path(folder, name)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
-            self._client.log_artifacts(run_id, folder)
+            self.client.log_artifacts(run_id, folder)
 
     def load_artifact(self, run_id: str, name: str) -> bytes | None:
         """Returns the content of one file of the run, or None if there is no such file."""
         parent = name.rpartition("/")[0] or None
-        with tempfile.TemporaryDirectory() as folder, self._answering():
-            if name not in {file.path for file in self._client.list_artifacts(run_id, parent)}:
+        with tempfile.TemporaryDirectory() as folder, self.answering():
+            if name not in {file.path for file in self.client.list_artifacts(run_id, parent)}:
                 return None
-            return Path(self._client.download_artifacts(run_id, name, folder)).read_bytes()
+            return Path(self.client.download_artifacts(run_id, name, folder)).read_bytes()
 
     def load_json(self, run_id: str, name: str) -> Any:
         """Returns what one JSON file of the run holds, or None if there is no such file."""
@@ -266,55 +262,14 @@ class Registry:
         """Returns the address of the run's page, which finds the experiment by itself."""
         return f"{self.uri}/#/runs/{run_id}"
 
-    @cached_property
-    def _client(self) -> MlflowClient:
-        self._ensure_reachable()
-        for name, value in _CLIENT_SETTINGS.items():
-            os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
-
-        return MlflowClient(self.uri, self.uri)
-
-    def _ensure_reachable(self) -> None:
-        if not self.uri.startswith("http"):
-            return
-        deadline = time.monotonic() + _ANSWER_WITHIN
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=_ANSWER_WITHIN):
-                    return
-            except OSError as error:
-                if time.monotonic() + 1 > deadline:
-                    raise self._down(error) from None
-            time.sleep(1)
-
-    def _down(self, error: Exception) -> ServiceError:
-        hint = "Look at `make status`, start it with `make up`, then run this again"
-        return ServiceError(f"MLflow at {self.uri}", "must answer", str(error), hint)
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        try:
-            yield
-        except ServiceError:
-            raise
-        except OSError as error:  # requests' exceptions are OSErrors
-            raise self._down(error) from error
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] != "mlflow":
-                raise
-            if getattr(error, "error_code", "INTERNAL_ERROR") in _DOWN:
-                raise self._down(error) from error
-            raise ServiceError(f"MLflow at {self.uri}", "must do what it is asked", str(error)) from error
-
     def _experiment(self, pipeline: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(pipeline)
+        found = self.client.get_experiment_by_name(pipeline)
         if found is not None:
             return str(found.experiment_id)
         try:
-            return str(self._client.create_experiment(pipeline))
+            return str(self.client.create_experiment(pipeline))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -324,14 +279,14 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.create_registered_model(name)
+            self.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
     def _versions(self, challenger: Challenger) -> list[ModelVersion]:
         query = f"name = '{challenger.pipeline}' and tags.training_key = '{challenger.training_key}'"
-        return sorted(self._client.search_model_versions(query), key=lambda found: int(found.version))
+        return sorted(self.client.search_model_versions(query), key=lambda found: int(found.version))
 
     def _log_numbers(self, run: Run, model_id: str, params: dict[str, str], training: Training) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
@@ -342,13 +297,13 @@ class Registry:
             Metric(f"trial_{training.metric}", trial["value"], now, trial["trial"]) for trial in training.trials
         ]
         run_id = run.info.run_id
-        self._client.log_batch(run_id, metrics=numbers, params=[Param(k, v) for k, v in params.items()])
+        self.client.log_batch(run_id, metrics=numbers, params=[Param(k, v) for k, v in params.items()])
         features = training.features
         source = json.dumps({"path": training.source, "delta_table_version": features.version})
         profile = json.dumps({"num_rows": features.rows})
         # MLflow's column for a dataset's digest is 36 characters wide; the whole one is a tag of the run.
         dataset = Dataset("features", features.digest[:36], "delta_table", source, profile=profile)
-        self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 def _run_tags(training: Training) -> dict[str, str]:
@@ -389,8 +344,10 @@ def _challenger(training: Training, run_id: str, model_id: str) -> Challenger:
 
 
 def _interval(interval: tuple[datetime, datetime]) -> str:
-    start, end = (moment.astimezone(UTC) for moment in interval)
-    return f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
+    # A run started by hand is as of this very moment, and what reads the tag must know where its last hour ends.
+    moments = [moment.astimezone(UTC).replace(tzinfo=None) for moment in interval]
+    exact = any(moment.second or moment.microsecond for moment in moments)
+    return " to ".join(moment.isoformat(" ", "auto" if exact else "minutes") for moment in moments)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

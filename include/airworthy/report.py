@@ -13,6 +13,7 @@ from airworthy.config import Pipeline, load_pipeline
 from airworthy.errors import ServiceError
 from airworthy.evidence import LOWER_IS_BETTER
 from airworthy.ledger import Entry, Ledger
+from airworthy.lineage import lineages, tables
 from airworthy.pages import Section, write_page
 from airworthy.policies import POLICIES, scores_by_month
 from airworthy.profile import Profile, load_profile, pipelines_dir
@@ -24,13 +25,14 @@ _STYLES = (("#1f6feb", "-", 2.4), ("#d29922", "--", 1.6), ("#8b949e", ":", 1.8))
 
 @dataclass(frozen=True)
 class Training:
-    """One training run, the scores it was judged on, and what came of it."""
+    """One training run, the scores it was judged on, what came of it, and whether its data changed since."""
 
     challenger: Challenger
     challenger_score: float
     champion_score: float | None
     verdicts: tuple[Verdict, ...]
     promoted: Entry | None
+    since: str
 
     @property
     def by_gate(self) -> dict[str, Verdict]:
@@ -66,6 +68,7 @@ def history(pipeline: Pipeline, profile: Profile) -> History:
     """
     registry = Registry(profile)
     entries = {entry.run_id: entry for entry in Ledger(profile.ledger_url).standing(pipeline.name)}
+    changed = {one.run.run_id: tables.since(one) for one in lineages(pipeline, profile, champions=False)}
     trainings = []
     for challenger in registry.trainings(pipeline.name):
         judged = registry.load_json(challenger.run_id, "verdicts.json")
@@ -80,6 +83,7 @@ def history(pipeline: Pipeline, profile: Profile) -> History:
                 champion[pipeline.metric] if champion else None,
                 tuple(Verdict.model_validate(verdict) for verdict in judged),
                 entries.get(challenger.run_id),
+                changed[challenger.run_id],
             )
         )
     if not trainings:
@@ -126,10 +130,11 @@ def publish(found: History, profile: Profile) -> Path:
             "-" if training.champion_score is None else f"{training.champion_score:.4f}",
             *(f"{verdict.status}: {verdict.reason}" if verdict else "" for verdict in map(training.by_gate.get, gates)),
             training.result,
+            training.since,
         )
         for training in found.trainings
     ]
-    columns = ("as of", f"challenger {metric}", f"champion {metric}", *gates, "what happened")
+    columns = ("as of", f"challenger {metric}", f"champion {metric}", *gates, "what happened", "data since")
     file = profile.reports_dir / found.pipeline.name / "history.html"
     write_page(
         file,

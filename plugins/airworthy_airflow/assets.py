@@ -7,13 +7,18 @@ from airflow.sdk import Asset
 from airworthy.config import Pipeline
 
 
+def raw(pipeline: Pipeline) -> Asset:
+    """Updated when a partition of raw rows is published; the event carries version, digest and origins."""
+    return _asset(pipeline, "raw")
+
+
 def features(pipeline: Pipeline) -> Asset:
-    """Updated when a partition of features is published; the event carries partition and table version."""
+    """Updated when a partition of features is published; the event carries what it was made from and left stale."""
     return _asset(pipeline, "features")
 
 
 def champion(pipeline: Pipeline) -> Asset:
-    """Updated when a challenger became champion; the event carries the model version."""
+    """Updated when a challenger became champion; the event carries its version, run, features and intervals."""
     return _asset(pipeline, "champion")
 
 

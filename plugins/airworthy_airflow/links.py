@@ -21,6 +21,10 @@ class MlflowRun(_StageLink):
     name = "MLflow run"
 
 
+class Lineage(_StageLink):
+    name = "Lineage"
+
+
 class ValidationResult(_StageLink):
     name = "Validation result"
 

@@ -96,6 +96,12 @@ def test_between_is_half_open(store: Store) -> None:
     assert store.read("raw", between=naive, time="at", columns=["id"]).equals(found)  # type: ignore[arg-type]
 
 
+def test_a_chunk_without_rows_hides_no_others(store: Store) -> None:
+    chunk = pa.Table.from_pandas(rows(FIRST), preserve_index=False)
+    store.write("raw", FIRST, iter([chunk.slice(0, 0), chunk, chunk.slice(0, 0)]))
+    assert len(store.read("raw", between=(FIRST.start, FIRST.end), time="at")) == 5
+
+
 def test_an_empty_frame_empties_the_partition(store: Store) -> None:
     store.write("raw", FIRST, rows(FIRST))
     store.write("raw", SECOND, rows(SECOND))

@@ -236,7 +236,7 @@ def test_a_holdout_that_is_not_ingested_is_named(toy: Toy) -> None:
 
 
 def test_mlflow_being_down_is_named_with_what_to_do(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airworthy.registry._ANSWER_WITHIN", 0.5)
+    monkeypatch.setattr("airworthy.mlflow_server._ANSWER_WITHIN", 0.5)
     pipeline = toy.pipeline()
     toy.fill(pipeline, toy.rows())
     profile = toy.profile.model_copy(update={"mlflow_uri": "http://127.0.0.1:1"})

@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, str]] = {
         }
         for name, suffix in (("parquet", "parquet"), ("csv", "csv.gz"))
     },
+    "corrected": {'python: {function: "synthetic:extract"}': "files: {glob: 'DATA/corrected/{partition}.parquet'}"},
     "not_parquet": {'python: {function: "synthetic:extract"}': "files: {glob: 'DATA/{partition}.parquet'}"},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -26,28 +27,36 @@ FEATURES = "features"
 log = logging.getLogger(__name__)
 
 
-def process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store) -> TableRef:
+def process(
+    pipeline: Pipeline, partition: Partition, validation: Validation, store: Store, *, run: str = ""
+) -> TableRef:
     """Leaves key, time, label and features of a partition's good rows in `features`, joined to the views before.
 
     A label that is not known yet stays missing. `features` is called with a part of the rows at a time,
     because what it makes of a row may depend on that row only: serving calls it with single ones.
+
+    Args:
+        run: Who asked for it, which the table's log keeps, e.g. the Airflow run.
 
     Raises:
         DataError: No good row is left, a view has had no rows yet, or the user's `features` raised.
         Problems: What it returned cannot be features, or a view does not fit the rows.
     """
     with masked_errors(pipeline, lambda: store.scan(RAW, partitions=[partition.key], version=validation.raw.version)):
-        return _process(pipeline, partition, validation, store)
+        return _process(pipeline, partition, validation, store, run)
 
 
-def _process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store) -> TableRef:
+def _process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store, run: str) -> TableRef:
     where = f"{FEATURES}[{partition.key}]"
     if not validation.good_rows:
         raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")
+    facts: dict[str, Any] = {"raw": validation.raw.version, "digest": validation.raw.digest, "run": run}
+    if validation.quarantine is not None and validation.bad_rows:
+        facts["quarantine"] = validation.quarantine.version
+    if validation.repairs is not None and validation.repairs.rows:
+        facts["repairs"] = validation.repairs.version
     with join_views(pipeline, partition, store) as join:
-        facts = {"raw": validation.raw.version, "digest": validation.raw.digest, VIEWS: join.versions}
-        if validation.repairs is not None and validation.repairs.rows:
-            facts["repairs"] = validation.repairs.version
+        facts[VIEWS] = join.versions
         rows = _rows(pipeline, partition, where, validation, store, join)
         # Features that are the raw columns follow them; what code returns changes only when its table is made anew.
         ref = store.write(FEATURES, partition, rows, like=RAW, evolve=pipeline.features is None, facts=facts)

@@ -29,13 +29,14 @@ from airworthy.encoding import (
 )
 from airworthy.errors import TrainError
 from airworthy.features import features_digest
+from airworthy.lineage import FEATURES
 from airworthy.metrics import score_all
 from airworthy.model_files import Contract, Lookup, write_model
 from airworthy.models import Fitted
 from airworthy.partitions import utc
 from airworthy.profile import Profile
 from airworthy.registry import Challenger, Registry, Training
-from airworthy.stages.training_data import FEATURES, TrainingData, feature_columns, read_training_data
+from airworthy.stages.training_data import TrainingData, feature_columns, read_raw, read_training_data
 from airworthy.stages.tuning import search
 from airworthy.stages.view_join import joined_as_processed
 from airworthy.store import Store
@@ -73,7 +74,7 @@ def train(
         return found
     log.info("Training on %d rows, scoring on the %d after them", len(data.window), len(data.holdout))
     with tempfile.TemporaryDirectory() as folder:
-        training = _train(pipeline, as_of, data, store, Path(folder, "model"), key, tags or {})
+        training = make(pipeline, as_of, data, store, Path(folder, "model"), tags=tags)
         started = time.perf_counter()
         challenger = registry.log_training(training)
     log.info("Recorded as run %s in %.1f s", challenger.run_id, time.perf_counter() - started)
@@ -98,16 +99,32 @@ def training_key(pipeline: Pipeline, as_of: datetime, rows_digest: str) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _train(
+def make(
     pipeline: Pipeline,
     as_of: datetime,
     data: TrainingData,
     store: Store,
     folder: Path,
-    key: str,
-    tags: Mapping[str, str],
+    *,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> Training:
-    """Returns the training to put on record, its model's files written into `folder`."""
+    """Returns the training to put on record, its model's files written into `folder`.
+
+    The same rows, declaration and code give the same files.
+
+    Args:
+        pipeline: What to train.
+        as_of: Rows count when their label was known by then.
+        data: What `read_training_data` returned.
+        store: Where the raw rows of the recorded requests are.
+        folder: Must not exist yet.
+        params: What an earlier search found; None searches.
+        tags: Put on the MLflow run.
+
+    Raises:
+        TrainError: There is one class only, or the model cannot be trained as declared.
+    """
     columns = feature_columns(pipeline, data.window)
     features = describe_features(columns)
     encode = Encoder(features)
@@ -115,7 +132,7 @@ def _train(
     label = encode_label(pipeline.label.task, classes, data.window[pipeline.label.column])
     matrix = encode(columns)
     moment = data.window[pipeline.time].astype("int64").to_numpy()
-    best, trials = search(pipeline, matrix, label, moment, len(classes))
+    best, trials = (dict(params), []) if params else search(pipeline, matrix, label, moment, len(classes))
     started = time.perf_counter()
     threads, seed = pipeline.train.threads, pipeline.train.seed
     prepared = pipeline.model.prepare(matrix, label, threads=threads)
@@ -128,7 +145,17 @@ def _train(
     reference = _reference(columns, encode, fitted, classes, seed)
     digest = write_model(folder, contract, fitted, requests, answers, reference)
     return Training(
-        contract, folder, digest, key, data.features, store.uri(FEATURES), metrics, pipeline.metric, trials, tags
+        contract=contract,
+        folder=folder,
+        digest=digest,
+        training_key=training_key(pipeline, as_of, data.features.digest),
+        features=data.features,
+        source=store.uri(FEATURES),
+        metrics=metrics,
+        metric=pipeline.metric,
+        trials=trials,
+        tags=tags or {},
+        declaration=pipeline.model_dump_json(indent=1),
     )
 
 
@@ -205,7 +232,7 @@ def _measure(
 def _requests(pipeline: Pipeline, data: TrainingData, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns raw rows of the holdout with what views gave them then, and the features rows they became."""
     chosen = data.holdout.sample(min(_REQUESTS, len(data.holdout)), random_state=pipeline.train.seed)
-    raw = store.read("raw", between=data.holdout_interval, time=pipeline.time)
+    raw = read_raw(pipeline, data, store)
     key = pipeline.identity
     raw = raw.drop(columns=pipeline.label.column).drop_duplicates(key)
     position = pd.MultiIndex.from_frame(raw[key]).get_indexer(pd.MultiIndex.from_frame(chosen[key]))

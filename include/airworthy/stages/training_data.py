@@ -10,10 +10,10 @@ import pandas as pd
 
 from airworthy.config import Pipeline
 from airworthy.errors import TrainError
+from airworthy.lineage import FEATURES, RAW, Log
+from airworthy.partitions import partitions_between
 from airworthy.registry import FeaturesRef
 from airworthy.store import Store
-
-FEATURES = "features"
 
 Interval = tuple[datetime, datetime]
 
@@ -56,14 +56,16 @@ def intervals(pipeline: Pipeline, as_of: datetime) -> tuple[Interval, Interval]:
     return (start, begin), (begin, known)
 
 
-def read_training_data(pipeline: Pipeline, as_of: datetime, store: Store) -> TrainingData:
-    """Returns window and holdout, read from one version of the features table.
+def read_training_data(
+    pipeline: Pipeline, as_of: datetime, store: Store, *, version: int | None = None
+) -> TrainingData:
+    """Returns window and holdout, read from one version of the features table, by default the newest.
 
     Raises:
         TrainError: There is no table, or no labelled row in the window or in the holdout.
     """
     window, holdout = intervals(pipeline, as_of)
-    version = store.version(FEATURES)
+    version = store.version(FEATURES) if version is None else version
     if version is None:
         hint = f"Run {pipeline.name}.ingest for the partitions before as_of"
         raise TrainError(f"{pipeline.name}: {FEATURES}", "must exist before a model can be trained", hint=hint)
@@ -83,6 +85,30 @@ def read_labelled(pipeline: Pipeline, store: Store, interval: Interval, version:
     """Returns the rows of the features table in an interval whose label is known, with a fresh index."""
     rows = store.read(FEATURES, between=interval, time=pipeline.time, version=version)
     return rows[rows[pipeline.label.column].notna()].reset_index(drop=True)
+
+
+def read_raw(pipeline: Pipeline, data: TrainingData, store: Store) -> pd.DataFrame:
+    """Returns the raw rows that the holdout's features were made from, whatever came after them.
+
+    Where the table's log does not say which version that was, the newest rows are taken.
+    """
+    start, end = data.holdout_interval
+    features, raw = Log(store.history(FEATURES)), Log(store.history(RAW))
+    versions = {}
+    for partition in partitions_between(pipeline.partition, start, end):
+        write = features.at(partition.key, data.features.version)
+        versions[partition.key] = write.facts.get("raw") if write else None
+    top = max((version for version in versions.values() if version is not None), default=None)
+    chosen: dict[int | None, list[str]] = {}
+    for key, version in versions.items():
+        # Most partitions hold at the newest of these versions what they held at their own: one read is enough.
+        kept = version is not None and raw.at(key, version) == raw.at(key, top or 0)
+        chosen.setdefault(top if kept else version, []).append(key)
+    parts = [
+        store.read(RAW, partitions=keys, between=data.holdout_interval, time=pipeline.time, version=version)
+        for version, keys in chosen.items()
+    ]
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
 def feature_columns(pipeline: Pipeline, rows: pd.DataFrame) -> pd.DataFrame:

@@ -57,7 +57,7 @@ class WaitOperator(StageOperator):
 
 
 class IngestOperator(PartitionOperator):
-    """Publishes a partition of `raw` from the pipeline's source, held to the schema contract."""
+    """Publishes a partition of `raw`, held to the schema contract, and the asset event that says so."""
 
     operator_extra_links = (links.SchemaContract(),)
 
@@ -68,6 +68,13 @@ class IngestOperator(PartitionOperator):
         self.links[links.SchemaContract.__name__] = reports.url(page_path(self.pipeline.name, partition.key))
         raw = ingest(self.pipeline, partition, self.store, self.connections, reports_dir=self.profile.reports_dir)
         return raw.model_dump(mode="json")
+
+    def publish(self, context: Any, done: list[dict[str, Any]]) -> None:
+        from airworthy.lineage import facts
+        from airworthy.store import TableRef
+
+        told = facts.of_raw([TableRef.model_validate(raw) for raw in done], self.store)
+        context["outlet_events"][assets.raw(self.pipeline)].extra = {"partitions": told}
 
 
 class ValidateOperator(PartitionOperator):
@@ -103,7 +110,7 @@ class ValidateOperator(PartitionOperator):
 
 
 class ProcessOperator(PartitionOperator):
-    """Publishes a partition of `features` and the asset event that says so.
+    """Publishes a partition of `features`, the asset event that says so, and which models it left stale.
 
     Args:
         validation: What `ValidateOperator` returned.
@@ -120,8 +127,12 @@ class ProcessOperator(PartitionOperator):
         from airworthy.stages.validate import Validation
 
         validation = Validation.model_validate(self.before(self.validation, partition))
-        features = process(self.pipeline, partition, validation, self.store)
-        event = context["outlet_events"][assets.features(self.pipeline)]
-        told = {"partition": features.partition, "version": features.version, "rows": features.rows}
-        event.extra = {"partitions": [*event.extra.get("partitions", ()), {**told, "changed": features.changed}]}
+        features = process(self.pipeline, partition, validation, self.store, run=context["run_id"])
         return features.model_dump(mode="json")
+
+    def publish(self, context: Any, done: list[dict[str, Any]]) -> None:
+        from airworthy.lineage import facts
+        from airworthy.store import TableRef
+
+        told = facts.of_features(self.pipeline, [TableRef.model_validate(features) for features in done], self.profile)
+        context["outlet_events"][assets.features(self.pipeline)].extra = {"partitions": told}

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airworthy.errors import ConflictError
-from airworthy_airflow import assets, links
+from airworthy_airflow import assets, links, reports
 from airworthy_airflow.moments import as_of, is_backfill
 from airworthy_airflow.operators.stage import StageOperator, final_errors
 
@@ -16,9 +16,11 @@ from airworthy_airflow.operators.stage import StageOperator, final_errors
 class TrainOperator(StageOperator):
     """Trains and tunes a challenger on what was known at the run's `as_of`."""
 
-    operator_extra_links = (links.MlflowRun(),)
+    operator_extra_links = (links.MlflowRun(), links.Lineage())
 
     def execute(self, context: Any) -> dict[str, Any]:
+        from airworthy.lineage.marks import up_to_date
+        from airworthy.lineage.page import page_path
         from airworthy.registry import Registry
         from airworthy.stages.train import train
 
@@ -28,7 +30,9 @@ class TrainOperator(StageOperator):
         }
         with final_errors():
             challenger = train(self.pipeline, as_of(context), self.profile, tags=tags)
+            up_to_date(self.pipeline, self.profile, challenger.run_id)
         self.links[links.MlflowRun.__name__] = Registry(self.profile).run_url(challenger.run_id)
+        self.links[links.Lineage.__name__] = reports.url(page_path(self.pipeline, challenger.run_id))
         return challenger.model_dump(mode="json")
 
 
@@ -118,6 +122,7 @@ class DeployOperator(_ChallengerOperator):
         self.verdicts = verdicts
 
     def execute(self, context: Any) -> dict[str, Any]:
+        from airworthy.lineage import facts
         from airworthy.stages.deploy import deploy
         from airworthy.stages.evaluate import Evaluation
         from airworthy.verdict import Verdict
@@ -144,9 +149,12 @@ class DeployOperator(_ChallengerOperator):
         self.links[links.Endpoint.__name__] = release.endpoint
         if release.action != "promoted":
             raise AirflowSkipException(release.reason)
+        with final_errors():
+            made_from = facts.of_model(self.pipeline, challenger, self.profile)
         context["outlet_events"][assets.champion(self.pipeline)].extra = {
             "version": release.version,
             "replaced": release.replaced,
             "as_of": challenger.as_of.isoformat(),
+            **made_from,
         }
         return release.model_dump(mode="json")

@@ -69,6 +69,8 @@ class PartitionOperator(StageOperator):
                     self.log.error("%s", error)
                 if len(partitions) > 1:
                     self.log.info("%d of %d partitions", number, len(partitions))
+            if done:
+                self.publish(context, done)
             if failed:
                 context["ti"].xcom_push("return_value", done)
                 mendable = [error for error in failed if isinstance(error, RETRIABLE)]
@@ -78,6 +80,9 @@ class PartitionOperator(StageOperator):
     def work(self, context: Any, partition: Partition) -> dict[str, Any]:
         """Returns a reference to what the stage made of one partition."""
         raise NotImplementedError
+
+    def publish(self, context: Any, done: list[dict[str, Any]]) -> None:
+        """Tells others what was made of the partitions that went well, once for all of them."""
 
     @staticmethod
     def before(references: Any, partition: Partition) -> dict[str, Any]:
