@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 
 from airworthy import data_docs
@@ -45,7 +47,7 @@ class Text(HTMLParser):
 
 def outcomes(frame: pd.DataFrame, *expectations: dict[str, Any]) -> list[Outcome]:
     named = [Expectation(type=name, kwargs=kwargs) for one in expectations for name, kwargs in one.items()]
-    return run(frame, named, listed=10)
+    return run(ds.dataset(pa.Table.from_pandas(frame)), named, listed=10)
 
 
 def summary(found: list[Outcome], partition: str = DAY.key, **changes: Any) -> Summary:
