@@ -1,4 +1,4 @@
-"""<pipeline>.ingest: ingest -> validate -> process, one partition a run."""
+"""<pipeline>.ingest: (wait ->) ingest -> validate -> process, one partition a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from airworthy_airflow.operators import (
     IngestOperator,
     ProcessOperator,
     ValidateOperator,
+    WaitOperator,
 )
+from airworthy_airflow.operators.quarantine import ask
 from airworthy_airflow.timetable import PartitionTimetable
 
 for pipeline in declared("ingest"):
@@ -22,7 +24,9 @@ for pipeline in declared("ingest"):
     ):
         # A partition that fails must not keep the others of its batch from going on.
         rule = "all_done" if pipeline.batch > 1 else "all_success"
-        raw = IngestOperator(task_id="ingest", pipeline=pipeline, outlets=[assets.raw(pipeline)])
+        raw = IngestOperator(task_id="ingest", pipeline=pipeline, trigger_rule=rule, outlets=[assets.raw(pipeline)])
+        if pipeline.wait is not None:
+            WaitOperator(task_id="wait", pipeline=pipeline) >> raw
         validation = ValidateOperator(task_id="validate", pipeline=pipeline, raw=raw.output, trigger_rule=rule)
         ProcessOperator(
             task_id="process",
@@ -31,3 +35,4 @@ for pipeline in declared("ingest"):
             trigger_rule=rule,
             outlets=[assets.features(pipeline)],
         )
+        ask(pipeline, validation)

@@ -21,6 +21,8 @@ class AirworthyPlugin(AirflowPlugin):
         links.Lineage(),
         links.SchemaContract(),
         links.ValidationResult(),
+        links.DataDocs(),
+        links.Profile(),
         links.DriftReport(),
         links.Endpoint(),
     ]

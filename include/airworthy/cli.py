@@ -65,6 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("pipeline", help="the pipeline's name")
     added.add_argument("--model-version", required=True, help="a version in MLflow's registry, e.g. 3")
     added.add_argument("--to", required=True, type=Path, help="the new folder that gets the model's files")
+    _add_quarantine(command("quarantine", _quarantine, "inspect rows in quarantine, and decide about them"))
+    added = command(
+        "profile", _profile, "write what a partition looks like as a page: distributions, what tells the label"
+    )
+    added.add_argument("pipeline", help="the pipeline's name")
+    added.add_argument("partition", nargs="?", help="the partition's key; the newest one by default")
+    added = command("validations", _validations, "show what became of a pipeline's expectations over time")
+    added.add_argument("pipeline", help="the pipeline's name")
+    added.add_argument("--expectation", default="", help="only those whose name or columns hold this text")
+    added.add_argument("--failed", action="store_true", help="only those that do not hold or could not be judged")
     _add_contract(command("contract", None, "show, learn, compare or amend the schema contract of raw data"))
     return parser
 
@@ -96,6 +106,20 @@ def _add_lineage(parser: argparse.ArgumentParser) -> None:
     asked.add_argument("--partition", help="e.g. 2013-03-04: on to features, models and champions")
     asked.add_argument("--file", help="a file, table or query by name; wildcards may stand in it")
     parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def _add_quarantine(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    added = actions.add_parser("list", help="the partitions that have rows in quarantine, and why")
+    added.add_argument("pipeline", nargs="?", help="one pipeline; all of them by default")
+    added = actions.add_parser("show", help="the rows of a partition with what they fail")
+    added.add_argument("--limit", type=int, default=20, help="how many rows; 20 by default")
+    deciding = actions.add_parser("decide", help="put a decision about a partition's rows on record")
+    for action in (added, deciding):
+        action.add_argument("pipeline", help="the pipeline's name")
+        action.add_argument("partition", help="the partition's key, e.g. 2013-01-07")
+    deciding.add_argument("decision", help="drop, release or repair:<name>")
+    deciding.add_argument("--reason", default="", help="why, for the record")
 
 
 def _up(asked: argparse.Namespace) -> None:
@@ -188,6 +212,18 @@ def _rebuild(asked: argparse.Namespace) -> int:
     return 0 if rebuild.run(asked.pipeline, _environment(), asked.model_version, asked.to) else 1
 
 
+def _profile(asked: argparse.Namespace) -> None:
+    from airworthy import profile_page
+
+    profile_page.run(asked.pipeline, _environment(), asked.partition)
+
+
+def _validations(asked: argparse.Namespace) -> None:
+    from airworthy import validations
+
+    validations.run(asked.pipeline, _environment(), asked.expectation, failed=asked.failed)
+
+
 def _contract_show(asked: argparse.Namespace) -> None:
     from airworthy.contracts import command
 
@@ -225,6 +261,25 @@ def _environment() -> Mapping[str, str]:
     from airworthy.stack import find
 
     return os.environ if "AIRWORTHY_LEDGER_URL" in os.environ else find().environment
+
+
+def _quarantine(asked: argparse.Namespace) -> None:
+    from airworthy import quarantine_command as command
+    from airworthy.config import load_all
+    from airworthy.profile import load_profile, pipelines_dir
+
+    profile = load_profile(_environment())
+    if asked.pipeline is None:
+        lines = command.listed(load_all(pipelines_dir())[0].values(), profile)
+    else:
+        pipeline = _pipeline(asked)
+        lines = {
+            "list": lambda: command.listed([pipeline], profile),
+            "show": lambda: command.shown(pipeline, asked.partition, asked.limit, profile),
+            "decide": lambda: command.decided(pipeline, asked.partition, asked.decision, asked.reason, profile),
+        }[asked.action]()
+    for line in lines:
+        say(line)
 
 
 def _shown(file: Path) -> Path:

@@ -120,9 +120,7 @@ def lossless(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_timestamp(kind) and (pa.types.is_temporal(column.type) or kept(column.type) == pa.string()):
-        if pa.types.is_date(column.type):
-            column = column.cast(pa.timestamp("us"))
-        return column.cast(kind, safe=pa.types.is_string(column.type))
+        return _times(column, kind)
     if pa.types.is_string(kind) and kept(column.type) not in (pa.string(), pa.null()):
         raise pa.ArrowInvalid(f"{column.type} is not text")
     if pa.types.is_boolean(kind) and pa.types.is_integer(column.type):
@@ -133,6 +131,16 @@ def lossless(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     elif pa.types.is_decimal(column.type):
         return column.cast(kind, safe=not pa.types.is_floating(kind))
     return column.cast(kind)
+
+
+def _times(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if pa.types.is_temporal(column.type):
+        plain = column.cast(pa.timestamp("us")) if pa.types.is_date(column.type) else column
+        return plain.cast(kind, safe=False)
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:  # text without a zone
+        return column.cast(pa.timestamp("us")).cast(kind)
 
 
 def from_frame(where: str, frame: pd.DataFrame) -> pa.Table:

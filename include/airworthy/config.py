@@ -31,27 +31,17 @@ from airworthy.explain import explain, meant, problem
 from airworthy.gates import Gate
 from airworthy.models import Model
 from airworthy.partitions import Duration, Grain, parse_duration, utc, write_duration
+from airworthy.quarantine import Quarantine
 from airworthy.sources import Source
 from airworthy.strict_yaml import read_mapping
 from airworthy.targets import Target
+from airworthy.user_code import Function as Function
 from airworthy.views import Views, check_views
+from airworthy.wait import Wait
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 # Columns that the tables of a pipeline have of their own.
 RESERVED = frozenset({"partition", "prediction", "version"})
-
-
-def _function(value: str) -> str:
-    module, _, name = value.partition(":")
-    if not (module and name.isidentifier()):
-        raise ValueError("must be written as `module:function`")
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise ValueError(f"names the module {module!r}, which cannot be imported; put it in include/pipelines")
-    return value
 
 
 Moment = Annotated[
@@ -59,7 +49,6 @@ Moment = Annotated[
     AfterValidator(utc),
     WithJsonSchema({"type": "string", "examples": ["2013-01-31", "2013-01-31T06:00:00Z"]}),
 ]
-Function = Annotated[str, AfterValidator(_function)]
 Column = Annotated[str, Field(min_length=1)]
 
 
@@ -158,7 +147,9 @@ def _window(value: Any) -> Any:
     try:
         return parse_duration(value)
     except ValueError:
-        raise ValueError("must be `expanding`, or a whole number of hours, days, weeks or months") from None
+        raise ValueError(
+            "must be `expanding`, or a whole number of seconds, minutes, hours, days, weeks or months"
+        ) from None
 
 
 Window = Annotated[Literal["expanding"] | Duration, BeforeValidator(_window)]
@@ -199,6 +190,8 @@ class Pipeline(Strict):
     """One pipeline: everything `config/pipelines/<name>.yaml` says.
 
     Attributes:
+        pii: Personal columns. No model, page, log or message ever holds a value of them; tables do,
+            of those in the key all tables, of the others `raw` and `quarantine` only.
         batch: How many partitions one ingest run brings in where several are due, as in a backfill.
     """
 
@@ -212,12 +205,14 @@ class Pipeline(Strict):
     batch: int = Field(default=1, ge=1)
     catchup: bool = False
     source: Annotated[Source, kinds.declared("sources"), kinds.as_written]
+    wait: Wait | None = None
     time: Column
     key: tuple[Column, ...] = Field(min_length=1)
     label: Label
     pii: tuple[Column, ...] = ()
     contract: ContractPolicy = ContractPolicy()
     checks: Checks = Checks()
+    quarantine: Quarantine = Quarantine()
     features: Function | None = None
     model: Annotated[Model, kinds.declared("models"), kinds.as_written]
     tune: Tune = Tune(trials=1)
@@ -253,6 +248,10 @@ class Pipeline(Strict):
             if column in RESERVED:
                 rule = f"must be none of {', '.join(sorted(RESERVED))}, which the tables use themselves"
                 raise problem(rule, column, loc=(loc,), hint="Give the column another name in extract()")
+        for column, role in ((self.time, "time"), (self.label.column, "label")):
+            if column in self.pii:
+                rule = f"must not name the {role}, which is in every table and every page"
+                raise problem(rule, column, loc=("pii", self.pii.index(column)))
         shortest = datetime(2001, 2, 1)  # noqa: DTZ001  # a month may have 28 days
         if shortest + self.train.holdout <= shortest + self.label.matures_after:
             rule = "must be longer than label.matures_after, or no label of it is known"

@@ -87,7 +87,8 @@ def from_fields(
     else:
         driver = _DRIVERS.get(conn_type, conn_type)
         number = int(port) if port else None
-        url = URL.create(driver, login or None, password or None, host or None, number, schema or None, plain)
+        user = login or ("" if password else None)  # Redis has passwords without a user
+        url = URL.create(driver, user, password or None, host or None, number, schema or None, plain)
     return Connection(id=connection_id, uri=url.render_as_string(hide_password=False))
 
 
@@ -96,8 +97,6 @@ def _fields_of_uri(value: str) -> dict[str, Any]:
     if not parts.scheme:
         raise ValueError("there is no scheme")
     host, schema = unquote(parts.hostname or ""), unquote(parts.path[1:])
-    if parts.scheme == "sqlite":
-        host = unquote(parts.netloc + parts.path) if not parts.netloc else unquote(f"{parts.netloc}{parts.path}")
     extra = dict(parse_qsl(parts.query, keep_blank_values=True))
     return {
         "conn_type": parts.scheme.replace("-", "_"),
@@ -121,7 +120,7 @@ def s3(connection: Connection | None) -> Any:
     """Returns pyarrow's file system for S3, with a connection's credentials or the machine's own."""
     from pyarrow.fs import S3FileSystem
 
-    given = {} if connection is None else dict(connection.options)
+    given = {**_own_places(), **({} if connection is None else connection.options)}
     address = urlsplit(given.get("endpoint_url", ""))
     named = {
         "access_key": given.get("access_key_id"),
@@ -134,6 +133,16 @@ def s3(connection: Connection | None) -> Any:
     return S3FileSystem(
         **{name: value for name, value in named.items() if value}, connect_timeout=10, request_timeout=60
     )
+
+
+def _own_places() -> dict[str, str]:
+    """Returns what the environment says about S3, in the words of boto3, which Arrow does not know."""
+    names = {
+        "region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+        "endpoint_url": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    }
+    found = {key: next(filter(None, map(os.environ.get, known)), None) for key, known in names.items()}
+    return {key: value for key, value in found.items() if value}
 
 
 def storage_options(connection: Connection | None) -> dict[str, str]:

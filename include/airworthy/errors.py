@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 SHOWN = 10
 
@@ -28,6 +28,21 @@ class AirworthyError(Exception):
         got_text = "" if got is self._MISSING else f" Got {_shorten(repr(got))}."
         hint_text = f" {hint.rstrip('.')}." if hint else ""  # another error's text may serve as a hint
         super().__init__(f"{where}: {rule}.{got_text}{hint_text}")
+
+    @property
+    def got_text(self) -> str:
+        """The offending value as text; "" if there is none."""
+        if self.got is self._MISSING:
+            return ""
+        return self.got if isinstance(self.got, str) else repr(self.got)
+
+    def reworded(self, change: Callable[[str], str]) -> Self:
+        """Returns the same error with its rule, value and hint as `change` writes them, and without a cause."""
+        found = type(self).__new__(type(self))
+        found.__dict__.update(self.__dict__)
+        got = self.got if change(self.got_text) == self.got_text else change(self.got_text)
+        AirworthyError.__init__(found, self.where, change(self.rule), got, change(self.hint))
+        return found
 
 
 class ConfigError(AirworthyError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from airworthy.config import RESERVED, Pipeline
@@ -12,8 +14,8 @@ from airworthy.user_code import call, digest
 def compute_features(pipeline: Pipeline, raw: pd.DataFrame) -> pd.DataFrame:
     """Returns one row of features per raw row, with the same index, as numbers, bools and strings.
 
-    The label is taken out first, so no feature can be made of it. A pipeline without `features` uses
-    every column but key, time and label.
+    The label is taken out first, so no feature can be made of it, and so are the `pii` columns. A pipeline
+    without `features` uses every other column but key and time.
 
     Args:
         pipeline: Names the user's function.
@@ -23,12 +25,12 @@ def compute_features(pipeline: Pipeline, raw: pd.DataFrame) -> pd.DataFrame:
         DataError: The user's function raised; the message names its line.
         Problems: What it returned cannot be features; every reason is listed.
     """
-    inputs = raw.drop(columns=pipeline.label.column, errors="ignore")
+    inputs = raw.drop(columns=[pipeline.label.column, *pipeline.pii], errors="ignore")
     if pipeline.features is None:
-        found = inputs.drop(columns=[*pipeline.key, pipeline.time])
+        found = inputs.drop(columns=[*(set(pipeline.key) - set(pipeline.pii)), pipeline.time])
         where = pipeline.name
     else:
-        found = call(pipeline.features, inputs)
+        found = _call(pipeline, pipeline.features, inputs)
         where = pipeline.features
     if not isinstance(found, pd.DataFrame):
         raise DataError(where, "must return a pandas DataFrame", type(found).__name__)
@@ -38,6 +40,20 @@ def compute_features(pipeline: Pipeline, raw: pd.DataFrame) -> pd.DataFrame:
     if problems := _type_problems(where, found):
         raise Problems(where, problems)
     return found
+
+
+def _call(pipeline: Pipeline, function: str, inputs: pd.DataFrame) -> Any:
+    try:
+        return call(function, inputs)
+    except DataError as error:
+        cause = error.__cause__
+        asked = [
+            name for name in pipeline.pii if isinstance(cause, KeyError | AttributeError) and repr(name) in str(cause)
+        ]
+        if not asked:
+            raise
+        rule = f"must do without {', '.join(asked)}, because a column named in `pii` is never given to it"
+        raise DataError(function, rule, hint=error.hint) from cause
 
 
 def features_digest(pipeline: Pipeline) -> str:
@@ -55,7 +71,7 @@ def _shape_problems(pipeline: Pipeline, where: str, raw: pd.DataFrame, found: pd
         problems.append(DataError(where, "must return at least one column"))
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         problems.append(DataError(where, "must return each column once", repeated))
-    reserved = {*pipeline.key, pipeline.time, pipeline.label.column, *RESERVED}
+    reserved = {*pipeline.key, pipeline.time, pipeline.label.column, *pipeline.pii, *RESERVED}
     if taken := sorted(reserved & set(names)):
         hint = "The tables keep key, time, label and prediction themselves; give the feature another name"
         problems.append(DataError(where, "must not return a column that the tables have already", taken, hint))

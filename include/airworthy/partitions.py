@@ -17,7 +17,8 @@ Grain = Literal["hour", "day", "week", "month"]
 _CRON = {"hour": "0 * * * *", "day": "0 0 * * *", "week": "0 0 * * 1", "month": "0 0 1 * *"}
 _FORMAT = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%Y-%m-%d", "month": "%Y-%m-%d"}
 _STEP = {grain: relativedelta(**{f"{grain}s": 1}) for grain in _CRON}  # type: ignore[arg-type]
-_DURATION = re.compile(r"(\d+) (hour|day|week|month)s?")
+_SECONDS = {"day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
+_DURATION = re.compile(r"(\d+) (second|minute|hour|day|week|month)s?")
 
 
 class Partition(NamedTuple):
@@ -86,20 +87,22 @@ def parse_duration(value: Any) -> relativedelta:
         return value
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("must be a whole number of hours, days, weeks or months, e.g. '28 days'")
+        raise ValueError("must be a whole number of seconds, minutes, hours, days, weeks or months, e.g. '28 days'")
     return relativedelta(**{f"{match[2]}s": int(match[1])})  # type: ignore[arg-type]
 
 
 def write_duration(value: relativedelta) -> str:
     """Returns the text that `parse_duration` reads."""
-    for unit, amount in (
-        ("month", value.months + 12 * value.years),
-        ("hour", value.hours and value.hours + 24 * value.days),  # relativedelta turns 36 hours into 1 day and 12 hours
-        ("day", value.days),
-    ):
-        if amount:
-            return f"{amount} {unit}s"
-    return "0 days"
+    if months := value.months + 12 * value.years:
+        return f"{months} months"
+    seconds = span(value).total_seconds()  # relativedelta turns 36 hours into 1 day and 12 hours
+    unit, size = next(((unit, size) for unit, size in _SECONDS.items() if seconds % size == 0))
+    return f"{seconds // size:.0f} {unit}s"
+
+
+def span(value: relativedelta) -> timedelta:
+    """Returns a span without months as one of fixed length."""
+    return timedelta(days=value.days, hours=value.hours, minutes=value.minutes, seconds=value.seconds)
 
 
 Duration = Annotated[

@@ -91,7 +91,7 @@ class ObjectStore:
 
     def fetch(self, name: str, copy: Path) -> Found:
         with self._answering(name), self._files.open_input_stream(name.removeprefix(_S3)) as source:
-            described = {key.decode().lower(): value.decode() for key, value in source.metadata().items()}
+            described = {str(key).lower(): str(value) for key, value in source.metadata().items()}
             with copy.open("wb") as sink:
                 while block := source.read(_BLOCK):
                     sink.write(block)

@@ -61,8 +61,14 @@ catchup: false
 # Where raw rows come from. Either a function `extract(start, end)` that returns a pandas DataFrame ...
 source:
   python: {function: "pipelines.$name:extract"}
-# ... or files, one or several per partition:
+# ... or files (.parquet, .csv, .jsonl; the latter two also .gz), one or several per partition, here or on S3:
 #   files: {glob: "data/$name/{partition}.parquet"}
+#   files: {glob: "s3://bucket/$name/{partition}/*.csv.gz", connection: aws_default}
+# ... or a query, or another Delta table. Credentials are named by the id of an Airflow connection:
+#   sql: {connection: warehouse, query: "select * from $name where at >= :start and at < :end order by at"}
+#   delta: {uri: "s3://bucket/$name", time: at, connection: aws_default}
+# A run waits for data that arrives late, without a worker, until `timeout` has passed:
+# wait: {timeout: 6 hours, every: 5 minutes}
 
 # The columns with each row's event time, with what identifies a row, and with what to predict.
 time: dispatched_at
@@ -73,7 +79,7 @@ label:
   matures_after: 2 days  # how long after the event the label is known; younger rows are not trained on
 
 # Personal columns, e.g. [recipient, street]. No model is given them, and no page, log or message shows a value
-# of them; only the tables `raw` and `quarantine` keep them, and all tables if they are in the key.
+# of them; only the tables `raw`, `quarantine` and `repairs` keep them, and all tables if they are in the key.
 pii: []
 
 # What happens to a partition whose columns, types, categories or share of missing values are not those of the schema
@@ -95,8 +101,17 @@ checks:
     - expect_column_values_to_not_be_null: {column: late}
     - expect_column_mean_to_be_between: {column: late, min_value: 0.02, max_value: 0.8}
 
+# A person decides what becomes of rows in quarantine, in $name.quarantine: drop, release, or repair by a function
+# of yours, e.g. `repairs: {in_kilograms: "pipelines.$name:in_kilograms"}`. `ask: true` lets the question come by
+# itself; without an answer they stay there. Only `assigned_users` may answer, or everybody who may edit runs.
+quarantine:
+  ask: false
+  repairs: {}
+  answer_within: 7 days
+  assigned_users: []
+
 # Raw rows in, features out; the same function is called in training and for live requests. Without this key
-# every column but key, time and label is a feature.
+# every column but key, time, label and personal ones is a feature.
 features: pipelines.$name:features
 
 # What is trained. `params` are the library's own; or, for any estimator of scikit-learn:

@@ -8,7 +8,7 @@ import os
 import random
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
@@ -131,6 +131,20 @@ class Store:
             content.remove()
         hint = "Run it again when the other writers are done"
         raise ConflictError(where, f"was written by others {ATTEMPTS} times meanwhile", hint=hint)
+
+    def append(self, table: str, partition: Partition, rows: pa.Table) -> None:
+        """Adds rows to a table that only grows; what several writers add at once is all kept.
+
+        Args:
+            table: The table's name; it is created when it does not exist.
+            partition: Where to add them.
+            rows: Typed as the store keeps them.
+        """
+        if self._open(table) is None:
+            with suppress(CommitFailedError):  # others were faster
+                self._create(table, dict(zip(rows.column_names, rows.schema.types, strict=True)))
+        keys = pa.array([partition.key] * rows.num_rows, pa.string())
+        write_deltalake(self.uri(table), rows.append_column(PARTITION, keys), mode="append")
 
     def read(
         self,

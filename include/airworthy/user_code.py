@@ -8,10 +8,28 @@ import importlib.util
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from airworthy.errors import AirworthyError, DataError
 from airworthy.profile import ROOT
+
+
+def _importable(value: str) -> str:
+    module, _, name = value.partition(":")
+    if not (module and name.isidentifier()):
+        raise ValueError("must be written as `module:function`")
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ValueError(f"names the module {module!r}, which cannot be imported; put it in include/pipelines")
+    return value
+
+
+Function = Annotated[str, AfterValidator(_importable)]
 
 
 def call(function: str, *arguments: Any) -> Any:

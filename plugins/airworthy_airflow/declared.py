@@ -10,12 +10,14 @@ from airflow.sdk import DAG, Param, get_parsing_context
 
 from airworthy.config import Pipeline, load_all, load_pipeline
 from airworthy.errors import Problems
+from airworthy.partitions import write_duration
 from airworthy.profile import pipelines_dir
 
-Part = Literal["ingest", "train", "monitor"]
+Part = Literal["ingest", "quarantine", "train", "monitor"]
 
 _DOES = {
     "ingest": "Brings in one partition of raw rows, checks it, and publishes its features.",
+    "quarantine": "Asks a person what becomes of one partition's rows in quarantine, and acts on it.",
     "train": "Trains a challenger, judges it through the gates, and deploys it if they all agree.",
     "monitor": "Scores one partition with the champion and asks for a retrain when that helps.",
 }
@@ -61,17 +63,19 @@ def pipeline_dag(pipeline: Pipeline, part: Part, *, schedule: Any, **arguments: 
     )
 
 
-def partition_param(pipeline: Pipeline) -> Param:
+def partition_param(pipeline: Pipeline, *, required: bool = False) -> Param:
     """Returns the parameter with which a person or a REST client picks the partition of a run."""
     example = {"hour": "2013-01-07T05", "month": "2013-01-01"}.get(pipeline.partition, "2013-01-07")
     pattern = r"^\d{4}-\d{2}-\d{2}T\d{2}$" if pipeline.partition == "hour" else r"^\d{4}-\d{2}-\d{2}$"
+    described = f"The {pipeline.partition} to work on, named by its start, e.g. {example}."
+    if required:
+        return Param(type="string", pattern=pattern, title="Partition", description=described)
     return Param(
         None,
         type=["null", "string"],
         pattern=pattern,
         title="Partition",
-        description=f"The {pipeline.partition} to work on, named by its start, e.g. {example}. "
-        "Empty: the run's own data interval.",
+        description=f"{described} Empty: the run's own data interval.",
     )
 
 
@@ -91,6 +95,7 @@ def _doc(pipeline: Pipeline, part: Part) -> str:
     stages = {
         "ingest": f"**ingest** a {pipeline.partition} from `{pipeline.source.kind()}` → **validate** "
         f"{len(pipeline.checks.expectations)} expectations, bad rows to quarantine → **process** into features.",
+        "quarantine": _quarantine_doc(pipeline),
         "train": f"**train** `{pipeline.model.kind()}` with {pipeline.tune.trials} trials → **evaluate** on the last "
         f"out-of-time holdout → **gates** {gates} → **deploy** to `{pipeline.target.kind()}`. "
         "A backfill of this DAG is a walk-forward backtest: it never promotes.",
@@ -99,3 +104,20 @@ def _doc(pipeline: Pipeline, part: Part) -> str:
     }
     declared_in = f"Declared in `config/pipelines/{pipeline.name}.yaml`."
     return f"### {pipeline.name}\n{pipeline.description}\n\n{stages[part]}\n\n{declared_in}"
+
+
+def _quarantine_doc(pipeline: Pipeline) -> str:
+    rule = pipeline.quarantine
+    comes = (
+        "The question comes by itself, once for the same rows; 16 are open at a time."
+        if rule.ask
+        else "Trigger it with a partition to be asked; `quarantine: {ask: true}` makes the question come by itself."
+    )
+    options = ", ".join(f"`{option}`" for option in rule.options)
+    within = write_duration(rule.answer_within)
+    return (
+        f"**decide**: a person sees which rows fail what, and answers {options} within {within} → **apply** puts the "
+        "answer on record → **validate** and **process** this partition again. Without an answer the rows stay in "
+        "quarantine. An answer holds for exactly the rows it is about, also in a rerun or a backfill; other rows need "
+        f"another. {comes} What was decided: `airworthy quarantine list {pipeline.name}`."
+    )

@@ -29,6 +29,14 @@ class ValidationResult(_StageLink):
     name = "Validation result"
 
 
+class DataDocs(_StageLink):
+    name = "Data Docs"
+
+
+class Profile(_StageLink):
+    name = "Profile"
+
+
 class SchemaContract(_StageLink):
     name = "Schema contract"
 

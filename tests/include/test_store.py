@@ -357,3 +357,31 @@ def test_a_partition_larger_than_what_it_takes_to_write_and_read_it(tmp_path: Pa
     found = subprocess.run([sys.executable, "-c", STREAM, str(tmp_path)], capture_output=True, text=True, check=True)
     count, grown = map(int, found.stdout.split())
     assert count == 2_000_000 and grown < 500  # MB; the rows take 800
+
+
+APPENDER = """
+import sys
+import pyarrow as pa
+from airworthy.partitions import parse_key
+from airworthy.store import Store
+uri, key, number = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+Store(uri, "churn").append("log", parse_key("day", key), pa.table({"number": [int(number)]}))
+"""
+
+
+def test_what_several_writers_append_at_once_is_all_kept(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", APPENDER, str(tmp_path), FIRST.key]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    writers = [subprocess.Popen([*command, str(number)], **pipes, text=True) for number in range(6)]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    assert [writer.wait(timeout=60) for writer in writers] == [0] * 6
+    found = Store(str(tmp_path), "churn")
+    assert sorted(found.read("log", partitions=[FIRST.key])["number"]) == list(range(6))
+    assert found.history("log") == []

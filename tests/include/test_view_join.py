@@ -206,7 +206,7 @@ def test_one_join_reads_one_version_from_start_to_end(store: Store) -> None:
 
 
 def test_rows_of_several_days_are_joined_as_each_day_was(store: Store) -> None:
-    """The second day's view was corrected after its features were made; those of the others were not."""
+    """The views of the first two days were corrected after the features were made."""
     rows = [("A", at(24 * day), day) for day in range(4)]
     for day, row in zip(DAYS, rows, strict=False):
         fill(store, [row])
@@ -214,7 +214,7 @@ def test_rows_of_several_days_are_joined_as_each_day_was(store: Store) -> None:
             store.write("features", day, pa.table({"flight": [1]}), facts={VIEWS: join.versions})
     version = store.version("features")
     assert version is not None
-    fill(store, [("A", at(24), 100)])
+    fill(store, [("A", at(0), 100), ("A", at(24), 100)])
     raw = flights([("A", at(24 * day + 1)) for day in (3, 1, 0, 2)]).to_pandas()
     raw.index = pd.Index([7, 5, 3, 1])
     found = joined_as_processed(pipeline(), raw, store, version)

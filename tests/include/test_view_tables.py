@@ -17,6 +17,7 @@ import pytest
 
 from airworthy.columns import TIMESTAMP
 from airworthy.connections import from_environment
+from airworthy.content import CHUNK
 from airworthy.errors import DataError, Problems, ServiceError
 from airworthy.online import entity, microseconds
 from airworthy.partitions import Partition
@@ -157,6 +158,14 @@ def test_a_backfill_of_old_partitions_does_not_move_values_back(store: Store, gi
         "A": (microseconds(at(72)), {"temp": 3}),
         "B": (microseconds(at(48)), {"temp": 2}),
     }
+
+
+def test_the_newest_row_of_many_chunks_goes_online(store: Store, give: Give) -> None:
+    size = CHUNK + 10
+    moments = pd.Series([at(1)] * size).where(np.arange(size) != 5, at(2))
+    give(pd.DataFrame({"origin": "A", "observed_at": moments, "temp": range(size)}))
+    ingest_views(pipeline(source=SOURCE), DAYS[0], store)
+    assert online("A") == {"A": (microseconds(at(2)), {"temp": 5})}
 
 
 def test_a_run_that_died_before_it_published_does_so_when_run_again(

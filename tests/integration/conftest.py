@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from airworthy.airflow_api import AirflowApi
+from airworthy.airflow_api import AirflowApi, wait_for
 from airworthy.profile import ROOT
-from airworthy.stack import running_stack
+from airworthy.stack import free_ports, running_stack
 from airworthy.store import Store
 
 HERE = Path(__file__).parent
@@ -27,6 +30,10 @@ VARIANTS: dict[str, dict[str, str]] = {
     "one_class": {"synthetic:extract": "synthetic:extract_one_class"},
     "no_column": {"synthetic:extract": "synthetic:extract_without_label"},
     "raising": {"synthetic:features": "synthetic:raising_features"},
+    "asking": {
+        "synthetic:extract": "synthetic:extract_in_milli",
+        "time: at": "quarantine: {ask: true, repairs: {in_units: 'synthetic:in_units'}}\ntime: at",
+    },
     **{
         f"bad_{name}": {
             'python: {function: "synthetic:extract"}': f"files: {{glob: 'DATA/bad_{name}/{{partition}}.{suffix}'}}"
@@ -53,7 +60,30 @@ def config_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(config_dir: Path) -> Iterator[Any]:
+def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a local server that speaks S3; the stack knows it as the connection `lake`."""
+    port = free_ports().airflow
+    url = f"http://127.0.0.1:{port}"
+    with (tmp_path_factory.mktemp("s3") / "log").open("wb") as log:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_for("the S3 server", lambda: (server.poll() is None and _answers(url)) or None, timeout=60)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def stack(config_dir: Path, s3_url: str) -> Iterator[Any]:
     bundles = [
         {
             "name": name,
@@ -64,6 +94,14 @@ def stack(config_dir: Path) -> Iterator[Any]:
     ]
     extra = {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE / "modules"), os.environ.get("PYTHONPATH")])),
+        "AIRFLOW_CONN_LAKE": json.dumps(
+            {
+                "conn_type": "aws",
+                "login": "tester",
+                "password": "hunter2",
+                "extra": {"region_name": "us-east-1", "endpoint_url": s3_url},
+            }
+        ),
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
     }
     with running_stack(home=config_dir.parent / "state", config=config_dir, extra=extra) as running:

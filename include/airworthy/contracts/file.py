@@ -23,7 +23,7 @@ Type = Literal["int64", "float64", "string", "bool", "timestamp"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 # Columns that the tables of raw data and of quarantine have of their own.
-RESERVED = frozenset({"partition", "row", "failed"})
+RESERVED = frozenset({"partition", "row", "failed", "decision"})
 
 _HEAD = """\
 # The schema contract of {pipeline}: what its raw partitions look like.

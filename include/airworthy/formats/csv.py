@@ -9,7 +9,7 @@ stay text, and times stay text until ingest parses them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,114 +18,128 @@ import pyarrow.csv as csv
 
 from airworthy.errors import DataError
 from airworthy.formats import File, Format, require_names, require_same_columns
-from airworthy.formats.text import Text
+from airworthy.formats.text import blocks
 
 _TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
-_PADDED = r"^-?0[0-9]"
+_PADDED = r"^\+|^-?0[0-9]"  # a telephone or article number, say
 _LONG = r"^-?[0-9]{16,}$"
 _EXACT = 2**53  # float64 holds every whole number up to here
 
 
 class Csv(Format):
     def survey(self, files: Sequence[File]) -> pa.Schema:
-        names = [self._names(file) for file in files]
+        names: list[list[str]] = []
+        held: dict[str, set[str]] = {}
+        for file in files:
+            columns: list[str] = []
+            for table in self._tables(file, None):
+                columns = columns or table.column_names
+                self._look(file, table, held)
+            names.append(columns)
         require_same_columns(files, names)
-        held: dict[str, set[str]] = {name: set() for name in names[0]}
-        for file, columns in zip(files, names, strict=True):
-            self._look(file, columns, held)
-        return pa.schema([pa.field(name, _narrowest(found)) for name, found in held.items()])
+        return pa.schema([pa.field(name, _narrowest(held[name])) for name in names[0]])
 
     def read(self, file: File, schema: pa.Schema) -> Iterator[pa.Table]:
-        with Text(file, self) as text:
-            types = {field.name: field.type for field in schema}
-            for batch in self._batches(file, text, types):
-                yield pa.Table.from_batches([batch]).select(schema.names)
+        for table in self._tables(file, {field.name: field.type for field in schema}):
+            yield table.select(schema.names)
 
-    def _names(self, file: File) -> list[str]:
-        with Text(file, self) as text:
-            names: list[str] = self._open(file, text, {}, []).schema.names
-        require_names(file, names)
-        return names
+    def _look(self, file: File, table: pa.Table, held: dict[str, set[str]]) -> None:
+        for name in table.column_names:
+            column = table[name].combine_chunks()
+            if (pc.max(pc.binary_length(column)).as_py() or 0) > self.limits.cell:
+                raise self.too_large(file, f"a longer one in {name}")
+            if "text" not in held.setdefault(name, set()):
+                held[name] |= _kinds(column.drop_null(), held[name])
 
-    def _look(self, file: File, names: Sequence[str], held: dict[str, set[str]]) -> None:
-        last = None
-        with Text(file, self) as text:
-            for batch in self._batches(file, text, dict.fromkeys(names, pa.string())):
-                for name in names:
-                    column = batch[name]
-                    if (pc.max(pc.binary_length(column)).as_py() or 0) > self.limits.cell:
-                        raise self.too_large(file, f"a longer one in {name}")
-                    if "text" not in held[name]:
-                        held[name] |= _kinds(column.drop_null())
-                last = batch if batch.num_rows else last
-            if last is not None and text.quotes % 2 and "\n" in (last[names[-1]][-1].as_py() or ""):
+    def _tables(self, file: File, types: Mapping[str, pa.DataType] | None) -> Iterator[pa.Table]:
+        """Yields the rows in the given types, or as text."""
+        names: list[str] | None = None
+        above = 0
+        for block in blocks(file, self, quotes=True):
+            if names is None:
+                found = _parsed(file, block, above, self._options(None))
+                require_names(file, found.column_names)
+                options = self._options(types or dict.fromkeys(found.column_names, pa.string()))
+            table = _parsed(file, block, above, options, names)
+            last = table[table.num_columns - 1]
+            if block.count(b'"') % 2 and len(last) and "\n" in str(last[-1]):
                 hint = 'A quote within quotes is written as ""'
                 raise DataError(file.name, "must close every quote, but the last cell is still open", hint=hint)
+            above += table.num_rows + (names is None)
+            names = table.column_names
+            yield table
 
-    def _batches(self, file: File, text: Text, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        bad: list[Any] = []
-        reader = self._open(file, text, types, bad)
-        while True:
-            try:
-                yield reader.read_next_batch()
-            except StopIteration:
-                return
-            except pa.ArrowException as error:
-                raise self._explained(file, error, bad) from None
+    def _options(self, types: Mapping[str, pa.DataType] | None) -> csv.ConvertOptions:
+        return csv.ConvertOptions(
+            column_types=types,
+            null_values=self.missing,
+            true_values=_TRUE,
+            false_values=_FALSE,
+            strings_can_be_null=True,
+        )
 
-    def _open(self, file: File, text: Text, types: dict[str, pa.DataType], bad: list[Any]) -> Any:
-        def refuse(row: Any) -> str:
-            bad.append(row)
-            return "error"
 
+def _parsed(
+    file: File, block: bytes, above: int, options: csv.ConvertOptions, names: Sequence[str] | None = None
+) -> pa.Table:
+    """Returns the rows of a block, of which the first names the columns unless names are given."""
+    bad: list[Any] = []
+
+    def refuse(row: Any) -> str:
+        bad.append(row)
+        return "error"
+
+    parsing = csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse)
+    for threads in (True, False):  # only without does the reader know the row's number
+        reading = csv.ReadOptions(column_names=names, block_size=len(block) + 1, use_threads=threads)
         try:
-            return csv.open_csv(
-                pa.PythonFile(text, mode="r"),
-                # A row must fit in a block, so the block is what bounds the memory.
-                read_options=csv.ReadOptions(block_size=self.limits.cell, use_threads=False),
-                parse_options=csv.ParseOptions(newlines_in_values=True, invalid_row_handler=refuse),
-                convert_options=csv.ConvertOptions(
-                    column_types=types,
-                    null_values=self.missing,
-                    true_values=_TRUE,
-                    false_values=_FALSE,
-                    strings_can_be_null=True,
-                ),
-            )
+            return csv.read_csv(pa.BufferReader(block), reading, parsing, options)
         except pa.ArrowException as error:
-            raise self._explained(file, error, bad) from None
-
-    def _explained(self, file: File, error: Exception, bad: Sequence[Any]) -> DataError:
-        if bad:
-            where = f"{file.name}: row {bad[0].number}" if bad[0].number else file.name
-            rule = f"must have {bad[0].expected_columns} cells, as the header does"
-            hint = "Put cells with a comma in quotes"
-            return DataError(where, rule, bad[0].actual_columns, hint)
-        if "straddling" in str(error):
-            return self.too_large(file, "a longer row")
-        told = re.sub(r"'.*", "", str(error), flags=re.DOTALL)  # cells may be personal, so none is quoted
-        hint = "Write it again in that format, or correct `glob`; nothing was ingested"
-        return DataError(file.name, "must be a CSV file", told, hint)
+            told = re.sub(r"'.*", "", str(error), flags=re.DOTALL)  # cells may be personal, so none is quoted
+    if bad:
+        where = file.name if bad[-1].number is None else f"{file.name}: row {above + bad[-1].number}"
+        rule = f"must have {bad[-1].expected_columns} cells, as the header does"
+        raise DataError(where, rule, bad[-1].actual_columns, "Put a cell that has a comma in it in quotes")
+    hint = "Write it again in that format, or correct `glob`; nothing was ingested"
+    raise DataError(file.name, "must be a CSV file", told, hint)
 
 
-def _kinds(cells: pa.Array) -> set[str]:
-    """Returns what the cells of a block are, so that the union over blocks does not depend on their boundaries."""
+def _kinds(cells: pa.Array, held: Collection[str]) -> set[str]:
+    """Returns what the cells of a block are, so that the union over blocks does not depend on their boundaries.
+
+    Args:
+        cells: Those that are not missing.
+        held: What is known of the column: where there are decimals, whole numbers add nothing to it.
+    """
     if not len(cells):
         return set()
-    try:
-        numbers = cells.cast(pa.int64())
-        if pc.all(pc.equal(numbers.cast(pa.string()), cells)).as_py():
-            bounds = pc.min_max(numbers).as_py()
-            return {"int", "long"} if max(-bounds["min"], bounds["max"]) > _EXACT else {"int"}
-    except pa.ArrowInvalid:
-        pass
-    try:
-        cells.cast(pa.float64())
-    except pa.ArrowInvalid:
+    whole = None if "float" in held else _numbers(cells, pa.int64())
+    if whole is not None and pc.all(pc.equal(whole.cast(pa.string()), cells)).as_py():
+        return {"int", "long"} if _inexact(whole) else {"int"}
+    if _numbers(cells, pa.float64()) is None:
         return {"bool"} if pc.all(pc.is_in(cells, pa.array(_TRUE + _FALSE))).as_py() else {"text"}
-    if pc.any(pc.match_substring_regex(cells, _PADDED)).as_py():
+    odd = cells.filter(pc.match_substring_regex(cells, f"{_PADDED}|{_LONG}"))
+    if not len(odd):
+        return {"float"}
+    if pc.any(pc.match_substring_regex(odd, _PADDED)).as_py():
         return {"text"}
-    return {"float", "long"} if pc.any(pc.match_substring_regex(cells, _LONG)).as_py() else {"float"}
+    whole = _numbers(odd, pa.int64())
+    return {"float", "long"} if whole is None or _inexact(whole) else {"float"}
+
+
+def _numbers(cells: pa.Array, kind: pa.DataType) -> pa.Array | None:
+    for part in (cells[:64], cells):  # a cast words an error for every single cell, which takes its time
+        try:
+            found = part.cast(kind)
+        except pa.ArrowInvalid:
+            return None
+    return found
+
+
+def _inexact(numbers: pa.Array) -> bool:
+    """Returns whether float64 cannot hold one of these whole numbers."""
+    bounds = pc.min_max(numbers).as_py()
+    return bool(max(-bounds["min"], bounds["max"]) > _EXACT)
 
 
 def _narrowest(held: set[str]) -> pa.DataType:

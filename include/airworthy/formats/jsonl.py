@@ -15,7 +15,7 @@ import pyarrow.json as js
 from airworthy.columns import kept_schema, unified_schema
 from airworthy.errors import DataError
 from airworthy.formats import File, Format
-from airworthy.formats.text import BOM, Text
+from airworthy.formats.text import blocks
 
 _ROW = re.compile(r"in row (\d+)")
 
@@ -39,7 +39,7 @@ class JsonLines(Format):
     def _chunks(self, file: File, schema: pa.Schema | None) -> Iterator[pa.Table]:
         options = js.ParseOptions(explicit_schema=schema)
         rows = 0
-        for block in self._blocks(file):
+        for block in blocks(file, self, quotes=False):
             reading = js.ReadOptions(use_threads=False, block_size=len(block) + 1)
             try:
                 chunk = js.read_json(pa.BufferReader(block), reading, options)
@@ -47,26 +47,6 @@ class JsonLines(Format):
                 raise _explained(file, error, rows) from None
             rows += chunk.num_rows
             yield chunk
-
-    def _blocks(self, file: File) -> Iterator[bytes]:
-        """Yields the file in blocks of whole lines, so that neither a block nor a line is larger than a cell may be."""
-        rest, first = b"", True
-        with Text(file, self) as text:
-            while found := text.read(self.limits.cell):
-                found = found.removeprefix(BOM) if first else found
-                first = False
-                whole, newline, tail = found.rpartition(b"\n")
-                if not newline:
-                    rest += found
-                elif (rest + whole).strip():
-                    yield rest + whole + newline
-                    rest = tail
-                else:
-                    rest = tail
-                if len(rest) > self.limits.cell:
-                    raise self.too_large(file, "a longer line")
-        if rest.strip():
-            yield rest + b"\n"
 
 
 def _as_written(schema: pa.Schema) -> pa.Schema:

@@ -22,6 +22,7 @@ from airworthy.formats.pages import pages
 
 _ROWS = 65_536
 _CHUNK = 64 << 20  # the bytes that a chunk of rows has at most, unless a single row has more
+_STREAMED = {"buffer_size": 1 << 20, "pre_buffer": False}
 _PAGE = 8  # how many of the largest values a page may hold
 
 
@@ -61,8 +62,10 @@ class Parquet(Format):
                     start = min(start, chunk.dictionary_page_offset)
                 try:
                     for page in pages(source, start, chunk.total_compressed_size):
-                        if page.unpacked > _PAGE * self.limits.cell:
-                            raise self.too_large(file, f"a page of {page.unpacked:,} bytes in {chunk.path_in_schema}")
+                        if page.unpacked > (most := _PAGE * self.limits.cell):
+                            got = f"{page.unpacked:,} bytes in {chunk.path_in_schema}"
+                            hint = "Raise `max_cell` if the file is in order, or write it with fewer rows to a page"
+                            raise DataError(file.name, f"must not have a page of more than {most:,} bytes", got, hint)
                         densest = max(densest, page.unpacked / max(page.values, 1))
                 except ValueError as error:
                     raise _damaged(file, error) from None
@@ -70,7 +73,7 @@ class Parquet(Format):
 
     def _pieces(self, file: File, table: pa.Table) -> Iterator[pa.Table]:
         """Yields the rows with each value by itself, in chunks that have a bounded size."""
-        lengths = pa.chunked_array([pa.nulls(0, pa.int64())] if not table.num_rows else [[0] * table.num_rows])
+        lengths = pa.repeat(pa.scalar(0, pa.int64()), table.num_rows)
         for name in table.column_names:
             column = table[name]
             if pa.types.is_dictionary(column.type):
@@ -116,7 +119,7 @@ def _with_dictionary(opened: pq.ParquetFile) -> list[str]:
 @contextmanager
 def _opened(file: File, **options: Any) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(file.path, buffer_size=1 << 20, pre_buffer=False, **options) as opened:
+        with pq.ParquetFile(file.path, page_checksum_verification=True, **_STREAMED, **options) as opened:
             yield opened
     except (DataError, Problems):
         raise

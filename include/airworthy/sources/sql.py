@@ -118,11 +118,13 @@ class Sql(Source):
         hint = "Try the query by hand"
         try:
             engine = sa.create_engine(url, poolclass=sa.NullPool)
-            with engine.connect().execution_options(stream_results=True, yield_per=self.chunk_rows) as open_:
+            with engine.connect() as open_:
                 if engine.dialect.name == "postgresql":
                     open_.execute(sa.text("SET TIME ZONE 'UTC'"))  # else times without a zone are taken as local
                 given = {name: _moment(engine.dialect.name, value) for name, value in _parameters(partition).items()}
-                yield open_.execute(sa.text(query), {name: given[name] for name in _BOUND.findall(query)})
+                bound = {name: given[name] for name in _BOUND.findall(query)}
+                pieces = {"stream_results": True, "yield_per": self.chunk_rows}
+                yield open_.execute(sa.text(query), bound, execution_options=pieces)
         except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
             if "syntax" in str(error.orig) or "no such" in str(
                 error.orig

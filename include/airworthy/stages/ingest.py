@@ -14,6 +14,7 @@ from airworthy.connections import Connections, from_environment
 from airworthy.contracts.enforce import Enforcement
 from airworthy.contracts.file import RESERVED
 from airworthy.errors import DataError, Problems
+from airworthy.masking import masked_errors
 from airworthy.partitions import Partition
 from airworthy.stages.event_time import utc_times
 from airworthy.stages.view_tables import ingest_views
@@ -41,6 +42,13 @@ def ingest(
         ConflictError: Another run changed the contract or wrote the partition meanwhile.
         ServiceError: A view's online store does not answer.
     """
+    with masked_errors(pipeline):
+        return _ingest(pipeline, partition, store, connections, reports_dir)
+
+
+def _ingest(
+    pipeline: Pipeline, partition: Partition, store: Store, connections: Connections, reports_dir: Path | None
+) -> TableRef:
     ingest_views(pipeline, partition, store, connections)
     where = f"{RAW}[{partition.key}]"
     extracted = pipeline.source.extract(partition, connections)

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -14,11 +13,14 @@ from airworthy.columns import from_frame
 from airworthy.config import Pipeline
 from airworthy.errors import DataError
 from airworthy.features import compute_features
+from airworthy.masking import masked_errors
 from airworthy.partitions import Partition
+from airworthy.stages.decisions import DROP
 from airworthy.stages.ingest import RAW
-from airworthy.stages.validate import QUARANTINE, ROW, Validation
+from airworthy.stages.quarantine import DECISION, QUARANTINE, REPAIRS, ROW, WAITING, content, positions
+from airworthy.stages.validate import Validation
 from airworthy.stages.view_join import VIEWS, ViewJoin, join_views
-from airworthy.store import Store, TableRef, chunks
+from airworthy.store import Store, TableRef
 
 FEATURES = "features"
 
@@ -40,12 +42,18 @@ def process(
         DataError: No good row is left, a view has had no rows yet, or the user's `features` raised.
         Problems: What it returned cannot be features, or a view does not fit the rows.
     """
+    with masked_errors(pipeline, lambda: store.scan(RAW, partitions=[partition.key], version=validation.raw.version)):
+        return _process(pipeline, partition, validation, store, run)
+
+
+def _process(pipeline: Pipeline, partition: Partition, validation: Validation, store: Store, run: str) -> TableRef:
     where = f"{FEATURES}[{partition.key}]"
-    if validation.rows == validation.bad_rows:
+    if not validation.good_rows:
         raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")
     facts: dict[str, Any] = {"raw": validation.raw.version, "digest": validation.raw.digest, "run": run}
-    if validation.quarantine is not None and validation.bad_rows:
-        facts["quarantine"] = validation.quarantine.version
+    for table, found in (("quarantine", validation.quarantine), ("repairs", validation.repairs)):
+        if found is not None and found.rows:
+            facts[table] = found.version
     with join_views(pipeline, partition, store) as join:
         facts[VIEWS] = join.versions
         rows = _rows(pipeline, partition, where, validation, store, join)
@@ -58,12 +66,7 @@ def process(
 def _rows(
     pipeline: Pipeline, partition: Partition, where: str, validation: Validation, store: Store, join: ViewJoin
 ) -> Iterator[pa.Table]:
-    bad = _bad_rows(partition, validation, store)
-    start = 0
-    for chunk in chunks(store.scan(RAW, partitions=[partition.key], version=validation.raw.version)):
-        position = np.arange(start, start + chunk.num_rows)
-        start += chunk.num_rows
-        good = chunk.filter(pa.array(~np.isin(position, bad)))
+    for good in _good_rows(partition, validation, store):
         if not good.num_rows:
             continue
         raw = join(good).to_pandas()
@@ -71,8 +74,12 @@ def _rows(
         yield from_frame(where, pd.concat([identity, compute_features(pipeline, raw)], axis=1))
 
 
-def _bad_rows(partition: Partition, validation: Validation, store: Store) -> np.ndarray:
-    if validation.quarantine is None:
-        return np.array([], dtype="int64")
-    rows = store.read(QUARANTINE, partitions=[partition.key], columns=[ROW], version=validation.quarantine.version)
-    return rows[ROW].to_numpy()
+def _good_rows(partition: Partition, validation: Validation, store: Store) -> Iterator[pa.Table]:
+    """Yields the rows that go on, with repaired ones in the places of raw ones."""
+    out = repaired = None
+    if validation.quarantine is not None:
+        found = store.scan(QUARANTINE, partitions=[partition.key], version=validation.quarantine.version)
+        out = positions(found.to_table(columns=[ROW, DECISION]), WAITING, DROP)
+    if validation.repairs is not None:
+        repaired = store.scan(REPAIRS, partitions=[partition.key], version=validation.repairs.version).to_table()
+    return content(store, validation.raw, repaired, out)

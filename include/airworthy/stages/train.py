@@ -85,6 +85,8 @@ def training_key(pipeline: Pipeline, as_of: datetime, rows_digest: str) -> str:
     """Returns the SHA-256 of all that decides what a training gives: rows, moment, declaration and feature code."""
     declared = pipeline.model_dump(mode="json", include={"key", "time", "label", "features", "model", "tune", "train"})
     declared["train"].pop("schedule")
+    if pipeline.pii:
+        declared["pii"] = pipeline.pii
     if pipeline.views:
         declared["views"] = [lookup.model_dump() for lookup in _lookups(pipeline)]
     content = {
@@ -235,7 +237,8 @@ def _requests(pipeline: Pipeline, data: TrainingData, store: Store) -> tuple[pd.
     raw = raw.drop(columns=pipeline.label.column).drop_duplicates(key)
     position = pd.MultiIndex.from_frame(raw[key]).get_indexer(pd.MultiIndex.from_frame(chosen[key]))
     asked = raw.iloc[position[position >= 0]].reset_index(drop=True)
-    return joined_as_processed(pipeline, asked, store, data.features.version), chosen[position >= 0]
+    joined = joined_as_processed(pipeline, asked, store, data.features.version)
+    return joined.drop(columns=list(pipeline.pii), errors="ignore"), chosen[position >= 0]
 
 
 def _reference(

@@ -48,7 +48,7 @@ def intervals(pipeline: Pipeline, as_of: datetime) -> tuple[Interval, Interval]:
     begin = as_of - pipeline.train.holdout
     known = as_of - pipeline.label.matures_after
     start = pipeline.start
-    if pipeline.train.window != "expanding":
+    if not isinstance(pipeline.train.window, str):  # dateutil finds no span unequal to a text
         start = max(start, begin - pipeline.train.window)
     if start >= begin:
         rule = f"must leave time to train on after {pipeline.start:%Y-%m-%d} and before the holdout"
@@ -112,8 +112,9 @@ def read_raw(pipeline: Pipeline, data: TrainingData, store: Store) -> pd.DataFra
 
 
 def feature_columns(pipeline: Pipeline, rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the columns a model may learn from: all but key, time and label."""
-    return rows.drop(columns={*pipeline.key, pipeline.time, pipeline.label.column})
+    """Returns the columns a model may learn from: all but key, time, label and `pii`."""
+    others = {*pipeline.key, pipeline.time, pipeline.label.column, *pipeline.pii}
+    return rows[[name for name in rows.columns if name not in others]]
 
 
 def _digest(rows: pd.DataFrame) -> str:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
+from airworthy import validations
 from airworthy.config import Expectation, Pipeline, Strict
+from airworthy.content import PARTITION
 from airworthy.errors import DataError, Problems
 from airworthy.expectations import Outcome, run
-from airworthy.pages import Section, write_page, write_whole
+from airworthy.masking import mask_outcomes, masked_errors
 from airworthy.partitions import Partition
+from airworthy.stages import validation_pages
 from airworthy.stages.ingest import RAW
+from airworthy.stages.quarantine import QUARANTINE, REPAIRS, Settled, settle, settled_content
 from airworthy.store import Store, TableRef
 
-QUARANTINE = "quarantine"
-ROW = "row"
-FAILED = "failed"
-SAMPLES = 20
+LISTED = 100_000  # failing rows of one expectation that are kept in quarantine even if they block
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +53,21 @@ class Validation(Strict):
 
     Attributes:
         quarantine: The partition of failing rows; None if the table does not exist and is not needed.
+        repairs: The partition of rows that take the place of failing ones; None likewise.
         bad_rows: Distinct failing rows.
+        good_rows: Rows that go on: they pass, or a person released or repaired them.
+        waiting_rows: Those of them about which no person has decided.
         page: The page's path below `reports_dir`; the results as JSON are beside it.
     """
 
     partition: str
     raw: TableRef
     quarantine: TableRef | None
+    repairs: TableRef | None = None
     rows: int
     bad_rows: int
+    good_rows: int
+    waiting_rows: int
     failures: tuple[Failure, ...]
     page: str
 
@@ -67,34 +78,73 @@ def page_path(pipeline: Pipeline, partition: Partition) -> str:
 
 
 def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Store, reports_dir: Path) -> Validation:
-    """Leaves failing rows in `quarantine` and a page of results, and returns what was found.
+    """Leaves failing rows in `quarantine`, results in `validations` and as pages, and returns what was found.
+
+    Values of `pii` columns are in `quarantine` and `repairs` only.
 
     Raises:
         Problems: The partition is blocked: an expectation of the whole table or a column does not hold,
             one could not be judged, or more rows fail than `checks.allowed_bad_share`. The results are
             stored before.
     """
-    frame = store.read(RAW, partitions=[partition.key], version=raw.version)
-    allowed = _allowed(pipeline, len(frame))
-    outcomes = run(frame, [*implied(pipeline), *pipeline.checks.expectations], listed=allowed)
-    bad, failed = _bad_rows(frame, outcomes)
-    quarantine = _store_bad_rows(store, partition, frame, failed)
+    where = f"{RAW}[{partition.key}]"
+    with masked_errors(pipeline):
+        outcomes, bad, settled = _check(pipeline, raw, store)
+        quarantine = _store_rows(store, QUARANTINE, partition, settled.rows)
+        repairs = _store_rows(store, REPAIRS, partition, settled.repaired)
+    outcomes = mask_outcomes(pipeline, outcomes)
     found = Validation(
         partition=partition.key,
         raw=raw,
         quarantine=quarantine,
-        rows=len(frame),
+        repairs=repairs,
+        rows=raw.rows,
         bad_rows=bad,
+        good_rows=raw.rows - bad + settled.going_on,
+        waiting_rows=settled.waiting if _all_listed(outcomes) else bad,
         failures=tuple(map(_failure, (one for one in outcomes if one.status != "passed"))),
         page=page_path(pipeline, partition),
     )
-    where = f"{RAW}[{partition.key}]"
     problems = list(_problems(pipeline, where, found, outcomes))
-    _write_reports(pipeline, found, outcomes, problems, frame, failed, reports_dir)
+    validations.record(store, partition, raw, outcomes, blocked=bool(problems))
+    validation_pages.write(pipeline, found, outcomes, problems, settled, reports_dir)
+    validation_pages.write_profile(pipeline, raw, store, reports_dir)
     if problems:
         raise Problems(where, problems)
-    log.info("%s: %d expectations, %d of %d rows in quarantine", where, len(outcomes), bad, len(frame))
+    for note in settled.notes:
+        log.info("%s: %s", where, note)
+    log.info("%s: %d expectations, %d of %d rows in quarantine", where, len(outcomes), bad, raw.rows)
     return found
+
+
+def _check(pipeline: Pipeline, raw: TableRef, store: Store) -> tuple[list[Outcome], int, Settled]:
+    """Returns what became of each expectation, how many rows fail, and what was decided about them."""
+    expectations = [*implied(pipeline), *pipeline.checks.expectations]
+    listed = max(_allowed(pipeline, raw.rows), LISTED)
+
+    def again(rows: Iterator[pa.Table]) -> list[Outcome]:
+        with _on_disk(rows) as dataset:
+            return run(dataset, expectations, listed=listed)
+
+    outcomes = run(_rows(store, raw), expectations, listed=listed)
+    bad, failed = _bad_rows(outcomes)
+    settled = settle(pipeline, raw, failed, store, again)
+    if settled.changed:
+        outcomes = _judged_again(outcomes, again(settled_content(store, raw, settled)))
+    return outcomes, bad, settled
+
+
+@contextmanager
+def _on_disk(rows: Iterator[pa.Table]) -> Iterator[ds.Dataset]:
+    """Yields rows that are in no table as a dataset, out of memory."""
+    with tempfile.TemporaryDirectory(prefix="airworthy-") as folder:
+        file = Path(folder, "rows.parquet")
+        first = next(rows)
+        with pq.ParquetWriter(file, first.schema) as writer:
+            writer.write_table(first)
+            for chunk in rows:
+                writer.write_table(chunk)
+        yield ds.dataset(file)
 
 
 def implied(pipeline: Pipeline) -> list[Expectation]:
@@ -109,31 +159,47 @@ def implied(pipeline: Pipeline) -> list[Expectation]:
     return [one for one in (some, *complete, unique) if one not in pipeline.checks.expectations]
 
 
+def _rows(store: Store, raw: TableRef) -> ds.Dataset:
+    """Returns the raw rows, which are not read yet, in their order and without the store's own column."""
+    scan = store.scan(RAW, partitions=[raw.partition], version=raw.version)
+    return scan.replace_schema(pa.schema([field for field in scan.schema if field.name != PARTITION]))
+
+
 def _allowed(pipeline: Pipeline, rows: int) -> int:
     return math.floor(pipeline.checks.allowed_bad_share * rows + 1e-9)  # 0.29 * 100 is less than 29
 
 
-def _bad_rows(frame: pd.DataFrame, outcomes: list[Outcome]) -> tuple[int, pd.Series[Any]]:
+def _bad_rows(outcomes: list[Outcome]) -> tuple[int, pd.Series[Any]]:
     """Returns how many rows fail, and the failing expectations by position of the rows that are listed."""
-    titles: dict[int, list[str]] = {}
-    unlisted = 0
-    for outcome in outcomes:
-        if outcome.status == "failed" and outcome.is_row_level and not outcome.is_warning:
-            if outcome.rows is None:
-                unlisted = max(unlisted, outcome.unexpected)
-            else:
-                for row in outcome.rows.tolist():
-                    titles.setdefault(row, []).append(outcome.title)
-    listed = pd.Series({row: ", ".join(dict.fromkeys(titles[row])) for row in sorted(titles)}, dtype=object)
-    return max(len(listed), unlisted), listed
+    critical = [one for one in outcomes if one.status == "failed" and one.is_row_level and not one.is_warning]
+    unlisted = max((one.unexpected for one in critical if one.rows is None), default=0)
+    listed = [(one.title, one.rows) for one in critical if one.rows is not None]
+    positions = np.unique(np.concatenate([np.array([], "int64"), *(rows for _, rows in listed)]))
+    failed = np.array([np.isin(positions, rows) for _, rows in listed], bool).reshape(len(listed), len(positions))
+    sets, codes = np.unique(failed, axis=1, return_inverse=True)  # a few sets of expectations, whatever the rows
+    titles = [
+        ", ".join(dict.fromkeys(title for (title, _), fails in zip(listed, one, strict=True) if fails))
+        for one in sets.T
+    ]
+    labels = pd.Series(np.array(titles, object)[codes.reshape(-1)] if titles else [], index=positions, dtype=object)
+    return max(len(positions), unlisted), labels
 
 
-def _store_bad_rows(store: Store, partition: Partition, frame: pd.DataFrame, failed: pd.Series[Any]) -> TableRef | None:
-    if failed.empty and store.version(QUARANTINE) is None:
+def _all_listed(outcomes: list[Outcome]) -> bool:
+    """Returns whether every failing row is known, so that nobody has decided about some without the others."""
+    failing = [one for one in outcomes if one.status == "failed" and one.is_row_level and not one.is_warning]
+    return all(one.rows is not None for one in failing)
+
+
+def _judged_again(outcomes: list[Outcome], again: list[Outcome]) -> list[Outcome]:
+    """Returns the outcomes, but what holds for a column or the whole table judged on what goes on."""
+    return [before if before.is_row_level else after for before, after in zip(outcomes, again, strict=True)]
+
+
+def _store_rows(store: Store, table: str, partition: Partition, rows: pa.Table) -> TableRef | None:
+    if not rows.num_rows and store.version(table) is None:
         return None
-    rows = failed.index.to_numpy(dtype="int64")
-    bad = frame.iloc[rows].assign(**{ROW: rows, FAILED: failed.to_numpy()})
-    return store.write(QUARANTINE, partition, bad, like=RAW, evolve=True)
+    return store.write(table, partition, rows, like=RAW, evolve=True)
 
 
 def _failure(outcome: Outcome) -> Failure:
@@ -149,58 +215,7 @@ def _problems(pipeline: Pipeline, where: str, found: Validation, outcomes: list[
         elif outcome.status == "failed" and not outcome.is_row_level and not outcome.is_warning:
             yield DataError(where, f"{outcome.title} must hold: {outcome.reason}")
     share = pipeline.checks.allowed_bad_share
-    if found.bad_rows > _allowed(pipeline, found.rows):
+    if found.waiting_rows > _allowed(pipeline, found.rows):
         reasons = [f"{one.title}: {one.reason}" for one in outcomes if one.status == "failed" and one.is_row_level]
         rule = f"at most {share:.2%} of the rows may fail (checks.allowed_bad_share)"
-        yield DataError(where, rule, f"{found.bad_rows} of {found.rows}", ". ".join(reasons))
-
-
-def _write_reports(
-    pipeline: Pipeline,
-    found: Validation,
-    outcomes: list[Outcome],
-    problems: list[DataError],
-    frame: pd.DataFrame,
-    failed: pd.Series[Any],
-    reports_dir: Path,
-) -> None:
-    page = reports_dir / found.page
-    results = {"validation": found.model_dump(mode="json"), "results": [outcome.result for outcome in outcomes]}
-    write_whole(page.with_suffix(".json"), json.dumps(results, indent=1, default=_plain) + "\n")
-    blocked = "blocked, nothing is made of it" if problems else "passed"
-    summary = (
-        f"{found.rows} rows of version {found.raw.version} of the table {RAW}: {blocked}. {found.bad_rows} rows fail; "
-        f"up to {pipeline.checks.allowed_bad_share:.2%} of them may, and go to quarantine."
-    )
-    rows = [_expectation_row(outcome) for outcome in sorted(outcomes, key=lambda one: one.status == "passed")]
-    sections = [
-        Section("Result", "\n\n".join([summary, *map(str, problems)])),
-        Section("Expectations", table=(("expectation", "with", "result", ""), rows)),
-    ]
-    if len(failed):
-        sample = frame.iloc[failed.index[:SAMPLES]]
-        failing = [
-            (n, failed[n], *map(_text, frame_row)) for n, frame_row in zip(sample.index, sample.to_numpy(), strict=True)
-        ]
-        title = f"Failing rows ({min(SAMPLES, len(failed))} of {len(failed)} in quarantine)"
-        sections.append(Section(title, table=((ROW, FAILED, *sample.columns), failing)))
-    write_page(page, f"{pipeline.name}: validation of {found.partition}", sections)
-
-
-def _expectation_row(outcome: Outcome) -> tuple[str, ...]:
-    kwargs = {k: v for k, v in outcome.expectation.kwargs.items() if not k.startswith("column")}
-    settings = ", ".join(
-        f"{name}={value if isinstance(value, str) else json.dumps(value, default=_plain)}"
-        for name, value in kwargs.items()
-    )
-    status = "warning" if outcome.is_warning and outcome.status == "failed" else outcome.status
-    return outcome.title, settings, status, outcome.reason
-
-
-def _plain(value: Any) -> Any:
-    """Returns the JSON value of what Great Expectations leaves as a NumPy scalar, and text of anything else."""
-    return value.item() if isinstance(value, np.generic) else str(value)
-
-
-def _text(value: Any) -> str:
-    return "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
+        yield DataError(where, rule, f"{found.waiting_rows} of {found.rows}", ". ".join(reasons))

@@ -6,6 +6,7 @@ from airworthy_airflow.operators.data import (
     IngestOperator,
     ProcessOperator,
     ValidateOperator,
+    WaitOperator,
 )
 from airworthy_airflow.operators.model import (
     DeployOperator,
@@ -32,4 +33,5 @@ __all__ = [
     "ScoreOperator",
     "TrainOperator",
     "ValidateOperator",
+    "WaitOperator",
 ]

@@ -10,9 +10,11 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airworthy.config import Pipeline
+from airworthy.connections import Connections
 from airworthy.errors import AirworthyError, ConflictError, DataError, Problems, ServiceError
 from airworthy.partitions import Partition
 from airworthy.profile import Profile, load_profile
+from airworthy_airflow import connections
 from airworthy_airflow.moments import partitions_of
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ class StageOperator(BaseOperator):
         from airworthy.store import Store
 
         return Store(self.profile.store_uri, self.pipeline.name)
+
+    @property
+    def connections(self) -> Connections:
+        """Resolves the connection ids that a source names, through Airflow."""
+        return connections.resolve
 
 
 class PartitionOperator(StageOperator):
