@@ -58,13 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     command("demo", _demo, "replay a year of real flights through the whole loop")
     added = command("report", _report, "write a pipeline's history as a page: every training run and verdict")
     added.add_argument("pipeline", help="the pipeline's name")
-    _add_lineage(
-        command("lineage", _lineage, "show what a model was made from, what was made from data, and what is stale")
-    )
-    added = command("rebuild", _rebuild, "train a version again from its recorded data, and tell what differs")
-    added.add_argument("pipeline", help="the pipeline's name")
-    added.add_argument("--model-version", required=True, help="a version in MLflow's registry, e.g. 3")
-    added.add_argument("--to", required=True, type=Path, help="the new folder that gets the model's files")
     _add_quarantine(command("quarantine", _quarantine, "inspect rows in quarantine, and decide about them"))
     added = command(
         "profile", _profile, "write what a partition looks like as a page: distributions, what tells the label"
@@ -75,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("pipeline", help="the pipeline's name")
     added.add_argument("--expectation", default="", help="only those whose name or columns hold this text")
     added.add_argument("--failed", action="store_true", help="only those that do not hold or could not be judged")
+    _add_lineage(
+        command("lineage", _lineage, "show what a model was made from, what was made from data, and what is stale")
+    )
+    added = command("rebuild", _rebuild, "train a version again from its recorded data, and tell what differs")
+    added.add_argument("pipeline", help="the pipeline's name")
+    added.add_argument("--model-version", required=True, help="a version in MLflow's registry, e.g. 3")
+    added.add_argument("--to", required=True, type=Path, help="the new folder that gets the model's files")
     _add_contract(command("contract", None, "show, learn, compare or amend the schema contract of raw data"))
     return parser
 
@@ -98,16 +98,6 @@ def _add_contract(parser: argparse.ArgumentParser) -> None:
     added.add_argument("partition", help="the partition's key")
 
 
-def _add_lineage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pipeline", help="the pipeline's name")
-    asked = parser.add_mutually_exclusive_group()
-    asked.add_argument("--model-version", help="a version in MLflow's registry, e.g. 3: back to tables and files")
-    asked.add_argument("--run", dest="mlflow_run", help="an MLflow run's id, or how it begins")
-    asked.add_argument("--partition", help="e.g. 2013-03-04: on to features, models and champions")
-    asked.add_argument("--file", help="a file, table or query by name; wildcards may stand in it")
-    parser.add_argument("--json", action="store_true", help="for machines")
-
-
 def _add_quarantine(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     added = actions.add_parser("list", help="the partitions that have rows in quarantine, and why")
@@ -120,6 +110,16 @@ def _add_quarantine(parser: argparse.ArgumentParser) -> None:
         action.add_argument("partition", help="the partition's key, e.g. 2013-01-07")
     deciding.add_argument("decision", help="drop, release or repair:<name>")
     deciding.add_argument("--reason", default="", help="why, for the record")
+
+
+def _add_lineage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pipeline", help="the pipeline's name")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--model-version", help="a version in MLflow's registry, e.g. 3: back to tables and files")
+    asked.add_argument("--run", dest="mlflow_run", help="an MLflow run's id, or how it begins")
+    asked.add_argument("--partition", help="e.g. 2013-03-04: on to features, models and champions")
+    asked.add_argument("--file", help="a file, table or query by name; wildcards may stand in it")
+    parser.add_argument("--json", action="store_true", help="for machines")
 
 
 def _up(asked: argparse.Namespace) -> None:
@@ -192,6 +192,18 @@ def _report(asked: argparse.Namespace) -> None:
     report.run(asked.pipeline, _environment())
 
 
+def _profile(asked: argparse.Namespace) -> None:
+    from airworthy import profile_page
+
+    profile_page.run(asked.pipeline, _environment(), asked.partition)
+
+
+def _validations(asked: argparse.Namespace) -> None:
+    from airworthy import validations
+
+    validations.run(asked.pipeline, _environment(), asked.expectation, failed=asked.failed)
+
+
 def _lineage(asked: argparse.Namespace) -> None:
     from airworthy.lineage import trace
 
@@ -210,18 +222,6 @@ def _rebuild(asked: argparse.Namespace) -> int:
     from airworthy.stages import rebuild
 
     return 0 if rebuild.run(asked.pipeline, _environment(), asked.model_version, asked.to) else 1
-
-
-def _profile(asked: argparse.Namespace) -> None:
-    from airworthy import profile_page
-
-    profile_page.run(asked.pipeline, _environment(), asked.partition)
-
-
-def _validations(asked: argparse.Namespace) -> None:
-    from airworthy import validations
-
-    validations.run(asked.pipeline, _environment(), asked.expectation, failed=asked.failed)
 
 
 def _contract_show(asked: argparse.Namespace) -> None:

@@ -46,7 +46,7 @@ _DECLARATION = """\
 # must prove before it answers. The rows come from include/pipelines/$name.py. It runs as it is; replace
 # the generated parcels by your own data, and every choice below by yours.
 
-# Shown in Airflow, beside each of its three DAGs: $name.ingest, $name.train and $name.monitor.
+# Shown in Airflow, beside each of its DAGs: $name.ingest, .train, .monitor and .quarantine.
 description: Will a parcel be delivered late?
 owner: airworthy
 tags: [starter]
@@ -57,6 +57,9 @@ tags: [starter]
 start: $start
 partition: day
 catchup: false
+# Where several partitions are due, as in a backfill, one run may bring in up to so many of them. Airflow needs half a
+# second for a task whatever it does, so this pays where partitions are small and many.
+batch: 1
 
 # Where raw rows come from. Either a function `extract(start, end)` that returns a pandas DataFrame ...
 source:

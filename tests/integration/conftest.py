@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,7 +92,7 @@ def stack(config_dir: Path, s3_url: str) -> Iterator[Any]:
         for name, path in (("dags-folder", ROOT / "dags"), ("probes", HERE / "dags"))
     ]
     extra = {
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE / "modules"), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": str(HERE / "modules"),
         "AIRFLOW_CONN_LAKE": json.dumps(
             {
                 "conn_type": "aws",

@@ -51,9 +51,10 @@ def _process(pipeline: Pipeline, partition: Partition, validation: Validation, s
     if not validation.good_rows:
         raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")
     facts: dict[str, Any] = {"raw": validation.raw.version, "digest": validation.raw.digest, "run": run}
-    for table, found in (("quarantine", validation.quarantine), ("repairs", validation.repairs)):
-        if found is not None and found.rows:
-            facts[table] = found.version
+    if validation.quarantine is not None and validation.bad_rows:
+        facts["quarantine"] = validation.quarantine.version
+    if validation.repairs is not None and validation.repairs.rows:
+        facts["repairs"] = validation.repairs.version
     with join_views(pipeline, partition, store) as join:
         facts[VIEWS] = join.versions
         rows = _rows(pipeline, partition, where, validation, store, join)
