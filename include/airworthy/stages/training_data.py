@@ -48,7 +48,7 @@ def intervals(pipeline: Pipeline, as_of: datetime) -> tuple[Interval, Interval]:
     begin = as_of - pipeline.train.holdout
     known = as_of - pipeline.label.matures_after
     start = pipeline.start
-    if pipeline.train.window != "expanding":
+    if not isinstance(pipeline.train.window, str):  # dateutil finds no span unequal to a text
         start = max(start, begin - pipeline.train.window)
     if start >= begin:
         rule = f"must leave time to train on after {pipeline.start:%Y-%m-%d} and before the holdout"
