@@ -167,15 +167,21 @@ def _without_value(error: Exception) -> str:
     return str(error).partition("Could not convert ")[2].partition("with type ")[2] or type(error).__name__
 
 
+def alike(names: Sequence[str]) -> list[str]:
+    """Returns the names that are the same but for upper and lower case, which Delta tables do not tell apart."""
+    lower = [name.lower() for name in names]
+    return sorted(name for name in names if lower.count(name.lower()) > 1)
+
+
 def normal(where: str, table: pa.Table) -> pa.Table:
     """Returns the rows with every column in its kept type, and NaN as missing.
 
     Raises:
         Problems: A column has none, or values that do not fit it.
     """
-    names = table.column_names
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(where, "must have each column once", repeated, "Rename or remove the others")
+    if repeated := alike(table.column_names):
+        rule = "must have each column once; the tables do not tell upper from lower case"
+        raise DataError(where, rule, repeated, "Rename or remove the others")
     found = conform(where, table, kept_schema(where, table.schema))
     for position, field in enumerate(found.schema):
         if field.type == pa.float64() and pc.any(missing := pc.is_nan(found[position])).as_py():

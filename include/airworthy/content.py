@@ -169,9 +169,13 @@ def evolved(where: str, there: Types, found: Types, known: Types) -> Types:
     neither has a value nor is known adds nothing to a table that has it.
 
     Raises:
+        DataError: A new column has the name of another one but for upper and lower case.
         Problems: A new column has no value, and is not known; every such column is named.
     """
     new = {name: known.get(name, kind) for name, kind in found.items() if name not in there}
+    if repeated := columns.alike([*there, *new]):
+        hint = "Rename the new one where the rows come from"
+        raise DataError(where, "must not get a column that differs in upper and lower case only", repeated, hint)
     wider = {
         name: pa.float64()
         for name, kind in found.items()

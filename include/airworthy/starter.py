@@ -73,6 +73,16 @@ source:
 # A run waits for data that arrives late, without a worker, until `timeout` has passed:
 # wait: {timeout: 6 hours, every: 5 minutes}
 
+# Reference data that changes, such as weather or prices: each row gets the newest values known at its event time,
+# and serving looks the latest ones up. More about it in the README.
+# views:
+#   weather:
+#     source: {files: {glob: "data/weather/{partition}.parquet"}}
+#     key: [depot]
+#     time: observed_at
+#     columns: [temp, wind]
+#     max_age: 3 hours
+
 # The columns with each row's event time, with what identifies a row, and with what to predict.
 time: dispatched_at
 key: [parcel_id]

@@ -148,3 +148,11 @@ def test_writers_at_once_lose_nothing_while_the_table_changes(store: Store, tmp_
     assert found.groupby("partition")["count"].sum().to_dict() == sums
     listed = {Path(uri).name for uri in DeltaTable(store.uri("raw")).file_uris()}
     assert len(listed) == 5
+
+
+def test_columns_that_differ_in_case_only_are_refused(store: Store) -> None:
+    with pytest.raises(DataError, match=r"once; the tables do not tell upper from lower case. Got \['N', 'n'\]"):
+        store.write("raw", FIRST, pa.table({"n": [1], "N": [2]}))
+    store.write("raw", FIRST, pa.table({"n": [1]}))
+    with pytest.raises(DataError, match=r"must not get a column that differs in upper and lower case only"):
+        store.write("raw", SECOND, pa.table({"N": [2]}), evolve=True)

@@ -48,7 +48,10 @@ def test_a_view_is_read_back_as_it_was_written(folder: Path, online: Any) -> Non
         ({"columns": ["town"]}, "views.weather.columns must each be another column"),
         ({"columns": ["row"]}, "views.weather.columns must be none of failed, partition, prediction, row, version"),
         ({"max_age": "1 month"}, "views.weather.max_age must be in hours, days or weeks"),
-        ({"max_age": "soon"}, "views.weather.max_age must be a whole number of hours, days, weeks or months"),
+        (
+            {"max_age": "soon"},
+            "views.weather.max_age must be a whole number of seconds, minutes, hours, days, weeks or months",
+        ),
         ({"online": "redys"}, "views.weather.online must be one of postgres, redis, sqlite. Got 'redys'."),
         ({"online": {"redis": {}}}, "views.weather.online.redis.connection is required"),
         ({"source": {"files": {"glob": "all.csv"}}}, "views.weather.source.files.glob must contain {partition}"),
