@@ -23,13 +23,22 @@ from airworthy.errors import AirworthyError, ConfigError, DataError, Problems
 from airworthy.expectations import Outcome, run
 from airworthy.stages.ingest import ingest
 from airworthy.stages.process import process
+from airworthy.stages.question import decide, question
 from airworthy.stages.validate import Validation, validate
 from airworthy.store import Store, TableRef
 from parcels import DAY, World, parcels, world
 
 __all__ = ["world"]
 
-SETTINGS = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
+SETTINGS = {
+    "spark.master": "local[2]",
+    "spark.sql.shuffle.partitions": "2",
+    # Of few rows, compiling code takes longer than running it.
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
+}
 HAS_SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None
 needs_spark = pytest.mark.skipif(not HAS_SPARK, reason="PySpark (the extra `spark`) or Java is not installed")
 
@@ -108,7 +117,7 @@ REFUSED = [
         Expectation(type="expect_multicolumn_sum_to_equal", kwargs={"column_list": ["n", "m"], "sum_total": 2}),
         "ignore_row_if: any_value_is_missing",
     ),
-    (column("values_to_be_unique", "t", row_condition="m > 1", condition_parser="pandas"), "condition_parser: spark"),
+    (column("values_to_be_unique", "t", row_condition="m > 1", condition_parser="pandas"), "words of pandas"),
     (
         column(
             "values_to_be_unique",
@@ -203,6 +212,10 @@ def features(frame):
         text=frame["count"].astype(str), hour=frame["at"].dt.hour, kind=str(frame["at"].dtype)
     )
 """
+HEAVY = {
+    "allowed_bad_share": 1,
+    "expectations": [{"expect_column_values_to_be_between": {"column": "weight", "max_value": 5}}],
+}
 CHECKS = {
     "allowed_bad_share": 1,
     "expectations": [
@@ -226,11 +239,12 @@ def mixed() -> pd.DataFrame:
 
 @needs_spark
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("key", [["id"], ["id", "service"]])
+@pytest.mark.parametrize("key", [["id"], ["id", "late"]])
 def test_features_and_quarantine_are_the_same(both: Both, key: list[str]) -> None:
     both.world.rows = mixed()
     refs = both.processed(FEATURES, checks=CHECKS, key=key)
-    assert refs["spark"] == refs["local"] and 0 < refs["local"].rows < 22
+    assert refs["spark"] == refs["local"]
+    assert 0 < refs["local"].rows < 22
     local, on_spark = (both.stores[engine].read("quarantine") for engine in ("local", "spark"))
     pd.testing.assert_frame_equal(on_spark, local)
     assert len(local) + refs["local"].rows == 22
@@ -241,15 +255,24 @@ def test_features_and_quarantine_are_the_same(both: Both, key: list[str]) -> Non
 @needs_spark
 @pytest.mark.filterwarnings("ignore")
 def test_repaired_rows_are_put_in_place(both: Both) -> None:
-    from airworthy.stages.decisions import Decision, decide  # noqa: F401
-
-    pytest.skip("to be written")
+    both.world.rows = parcels(10, weight=[float(number) for number in range(10)])
+    repair = "def lighter(rows):\n    return rows.assign(weight=rows['weight'] / 10)\n\n"
+    module = both.world.module(repair + "def features(frame):\n    return frame[['weight']]\n")
+    changes = {"features": f"{module}:features", "quarantine": {"repairs": {"lighter": f"{module}:lighter"}}}
+    for engine, (pipeline, _) in both.validated("", checks=HEAVY, **changes).items():
+        asked = question(pipeline, DAY, both.stores[engine])
+        assert asked is not None and asked.rows == 4
+        decide(pipeline, DAY, asked, "repair: lighter", both.stores[engine], who="ann", at=DAYS[0], reason="", run="")
+    refs = both.processed("", checks=HEAVY, **changes)
+    assert refs["spark"] == refs["local"]
+    weights = both.stores["spark"].read("features")["weight"].tolist()
+    assert weights == pytest.approx([0, 1, 2, 3, 4, 5, 0.6, 0.7, 0.8, 0.9])
 
 
 @needs_spark
 def test_a_check_that_cannot_be_judged_blocks(both: Both) -> None:
-    checks = {"expectations": [{"expect_column_values_to_be_increasing": {"column": "weight"}}]}
-    with pytest.raises(Problems, match=r"increasing\(weight\) could not be judged: rows have no order on Spark"):
+    checks = {"expectations": [{"expect_column_values_to_be_increasing": {"column": "at"}}]}
+    with pytest.raises(Problems, match=r"increasing\(at\) could not be judged: rows have no order on Spark"):
         both.validated("", checks=checks)
 
 

@@ -147,9 +147,9 @@ class _Judge:
         return self._condition_refusal(check.built.configuration.to_json_dict()["kwargs"])
 
     def _condition_refusal(self, kwargs: dict[str, Any]) -> str:
-        condition = kwargs.get("row_condition")
-        if isinstance(condition, str) and kwargs.get("condition_parser") != "spark":
-            return "a row_condition in words must have `condition_parser: spark` with `engine: spark`"
+        condition = kwargs.get("row_condition") or {}
+        if condition.get("type") == "pass_through" and kwargs.get("condition_parser") != "spark":
+            return "a row_condition in words of pandas has no meaning with `engine: spark`"
         negated = [one["column"]["name"] for one in _comparisons(condition) if one["operator"] in ("!=", "NOT_IN")]
         if self._any_missing(negated):
             return "values are missing where the row_condition excludes some: on Spark these rows would be left out"
@@ -236,12 +236,11 @@ def _has_zone(value: str | datetime) -> bool:
     return found.tzinfo is not None
 
 
-def _comparisons(condition: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(condition, dict):
-        if condition.get("type") == "comparison":
-            yield condition
-        for part in condition.get("conditions", ()):
-            yield from _comparisons(part)
+def _comparisons(condition: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if condition.get("type") == "comparison":
+        yield condition
+    for part in condition.get("conditions", ()):
+        yield from _comparisons(part)
 
 
 def _quoted(name: str) -> str:

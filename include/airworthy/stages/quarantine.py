@@ -133,7 +133,7 @@ def content(
     start, rows = 0, _raw(store, raw)
     if groups is not None:
         every = _row_groups(rows)
-        start = sum(group.count_rows() for group in every[: groups.start])
+        start = sum(group.row_groups[0].num_rows for group in every[: groups.start])
         rows = ds.FileSystemDataset(every[groups.start : groups.stop], rows.schema, rows.format, rows.filesystem)
     for chunk in chunks(rows):
         inside, gone = (np.flatnonzero((some >= start) & (some < start + len(chunk))) for some in (mended, left_out))
