@@ -69,7 +69,7 @@ KINDS: dict[str, tuple[Callable[[str], bytes], str | None, str, int]] = {
         "20 of 1000 rows in quarantine",
         ROWS - 20,
     ),
-    "one row in a thousand wrong": (parquet(among(1, line="grey")), None, "1 of 1000 rows in quarantine", ROWS - 1),
+    "one row in a thousand wrong": (parquet(among(1, load=99.0)), None, "1 of 1000 rows in quarantine", ROWS - 1),
     "all rows wrong": (parquet(among(ROWS, load=99.0)), "validate", "1000 of 1000", 0),
     "good again": (parquet(), None, "1000 rows", ROWS),
 }

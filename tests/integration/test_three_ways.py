@@ -57,11 +57,15 @@ def test_a_second_backfill_changes_no_table(airflow, ingested, store) -> None:
     assert {table: store.version(table) for table in before} == before
 
 
-def test_two_runs_of_one_partition_at_once_leave_one_result(airflow, ingested, store) -> None:
-    runs = [airflow.trigger("tiny.ingest", partition="2026-01-20") for _ in range(2)]
-    assert [airflow.wait("tiny.ingest", run)["state"] for run in runs] == ["success", "success"]
-    rows = store.read("features", partitions=["2026-01-20"])
-    assert len(rows) == len(rows["id"].unique()) > 0
+def test_twenty_runs_of_one_partition_at_once_leave_one_result(airflow, ingested, store) -> None:
+    runs = [airflow.trigger("tiny.ingest", partition="2026-01-20") for _ in range(20)]
+    assert [airflow.wait("tiny.ingest", run)["state"] for run in runs] == ["success"] * 20
+    for table in ("raw", "features"):
+        writes = [write for write in store.history(table) if write.partition == "2026-01-20"]
+        assert len(writes) == 1, writes
+        assert len(list(Path(store.uri(table)).glob("partition=2026-01-20/*.parquet"))) == 1
+    references = {airflow.xcom("tiny.ingest", run, "process")[0]["digest"] for run in runs}
+    assert references == {writes[0].digest}
 
 
 def test_a_rest_call_trains_promotes_and_serves(airflow, promoted, stack) -> None:
