@@ -112,7 +112,7 @@ $(RUN): .venv/bin/python $(INPUTS)
 
 $(DEV): $(RUN)
 	@echo "Adding the development tools to .venv"
-	@$(UV) pip $(INSTALL) --python .venv -e '.[airflow,embedded,redis,dev]'
+	@$(UV) pip $(INSTALL) --python .venv -e '.[airflow,embedded,redis,spark,dev]'
 	@touch $@
 
 $(CORE): .venv/bin/python $(INPUTS)
