@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from airworthy import content, spark
-from airworthy.config import Expectation, Pipeline
+from airworthy.config import Expectation, Pipeline, load_pipeline
 from airworthy.errors import AirworthyError, ConfigError, DataError, Problems
 from airworthy.expectations import Outcome, run
+from airworthy.partitions import parse_key
+from airworthy.profile import ROOT
 from airworthy.stages.ingest import ingest
 from airworthy.stages.process import process
 from airworthy.stages.question import decide, question
@@ -267,6 +269,24 @@ def test_repaired_rows_are_put_in_place(both: Both) -> None:
     assert refs["spark"] == refs["local"]
     weights = both.stores["spark"].read("features")["weight"].tolist()
     assert weights == pytest.approx([0, 1, 2, 3, 4, 5, 0.6, 0.7, 0.8, 0.9])
+
+
+@needs_spark
+@pytest.mark.filterwarnings("ignore")
+def test_a_week_of_flights_gives_the_same_features(
+    session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pipelines.flight_delays")
+    monkeypatch.setenv("AIRWORTHY_HOME", str(tmp_path))
+    monkeypatch.setattr(content, "CHUNK", 2000)
+    flights, week = load_pipeline(ROOT / "config/pipelines/flight_delays.yaml"), parse_key("week", "2013-02-04")
+    found = {}
+    for engine in ("local", "spark"):
+        pipeline, store = flights.model_copy(update={"engine": engine}), Store(str(tmp_path / engine), flights.name)
+        checked = validate(pipeline, week, ingest(pipeline, week, store), store, tmp_path / "reports", spark=SETTINGS)
+        failures = [(one.expectation, one.status, one.rows) for one in checked.failures]
+        found[engine] = (failures, checked.bad_rows, process(pipeline, week, checked, store, spark=SETTINGS))
+    assert found["spark"] == found["local"]
 
 
 @needs_spark

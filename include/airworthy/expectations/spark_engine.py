@@ -76,7 +76,7 @@ class _Judge:
     """
 
     def __init__(self, frame: DataFrame, rows: ds.FileSystemDataset, listed: int) -> None:
-        from great_expectations.execution_engine import SparkDFExecutionEngine
+        from great_expectations.execution_engine.sparkdf_execution_engine import SparkDFExecutionEngine
 
         self._numbered = SparkDFExecutionEngine(
             persist=False, spark=frame.sparkSession, batch_data_dict={"rows": frame}
