@@ -380,3 +380,8 @@ def test_functions_differ_by_their_module(world: World) -> None:
     assert extract(first).origins[0].version == extract(second).origins[0].version
     other = world.pipeline("import pandas\ndef extract(start, end):\n    return pandas.DataFrame()\n").source
     assert extract(other).origins[0].version != extract(first).origins[0].version
+
+
+def test_a_parquet_file_without_rows_gives_none(tmp_path: Path) -> None:
+    parcels().iloc[:0].to_parquet(tmp_path / f"{DAY.key}.parquet")
+    assert files(tmp_path / "{partition}.parquet").extract(DAY, from_environment).frame().empty

@@ -59,9 +59,24 @@ KINDS: dict[str, tuple[Callable[[str], bytes], str | None, str, int]] = {
     "truncated Parquet": (lambda day: parquet()(day)[:-200], "ingest", "must be a Parquet file", 0),
     "empty": (parquet(lambda frame: frame.iloc[:0]), "ingest", "must have rows", 0),
     "duplicate keys": (parquet(among(200, id="twice")), "validate", "expect_column_values_to_be_unique(id)", 0),
-    "a missing column": (parquet(lambda frame: frame.drop(columns="load")), "ingest", "load", 0),
-    "an extra column": (parquet(lambda frame: frame.assign(extra=1)), "ingest", "extra", 0),
-    "a retyped column": (parquet(lambda frame: frame.assign(load="heavy")), "ingest", "load", 0),
+    "a missing column": (
+        parquet(lambda frame: frame.drop(columns="load")),
+        "ingest",
+        "load: must be a column, as the schema",
+        0,
+    ),
+    "an extra column": (
+        parquet(lambda frame: frame.assign(extra=1)),
+        "ingest",
+        "extra: is not a column of the schema",
+        0,
+    ),
+    "a retyped column": (
+        parquet(lambda frame: frame.assign(load="heavy")),
+        "ingest",
+        "load: must hold float64, as the schema",
+        0,
+    ),
     "impossible values": (parquet(among(200, load=1e6)), "validate", "expect_column_values_to_be_between(load)", 0),
     "NaN and Inf in numbers": (
         parquet(lambda frame: among(20, load=np.inf)(among(40, load=np.nan)(frame))),
@@ -81,7 +96,12 @@ TEXT_KINDS: dict[str, tuple[Callable[[str], bytes], str | None, str, int]] = {
         "UTF-8",
         0,
     ),
-    "a cell of 1 GB": (csv(lambda day: well_formed(day) + b"x" * (1 << 30) + b",,,,\n"), "ingest", "cell", 0),
+    "a cell of 1 GB": (
+        csv(lambda day: well_formed(day) + b"x" * (1 << 30) + b",,,,\n"),
+        "ingest",
+        "must not have a value of more than",
+        0,
+    ),
     "good again": (csv(well_formed), None, "1000 rows", ROWS),
 }
 

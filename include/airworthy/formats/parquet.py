@@ -43,6 +43,8 @@ class Parquet(Format):
         unpacked = 0
         with _opened(file, read_dictionary=shared) as opened:
             for group in range(opened.num_row_groups):
+                if not opened.metadata.row_group(group).num_rows:
+                    continue  # it has no pages either
                 rows = self._batch_rows(file, opened.metadata.row_group(group))
                 for batch in opened.iter_batches(batch_size=rows, row_groups=[group]):
                     for chunk in self._pieces(file, pa.Table.from_batches([batch])):
