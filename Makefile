@@ -112,13 +112,13 @@ $(RUN): .venv/bin/python $(INPUTS)
 
 $(DEV): $(RUN)
 	@echo "Adding the development tools to .venv"
-	@$(UV) pip $(INSTALL) --python .venv -e '.[airflow,embedded,redis,dev]'
+	@$(UV) pip $(INSTALL) --python .venv -e '.[airflow,embedded,redis,spark,dev]'
 	@touch $@
 
 $(CORE): .venv/bin/python $(INPUTS)
 	@echo "Installing into .venv-core: the machine-learning part, without Airflow"
 	@$(UV) venv --quiet --clear --python .venv/bin/python .venv-core
-	@$(UV) pip $(INSTALL) --python .venv-core -e '.[embedded,redis]' \
+	@$(UV) pip $(INSTALL) --python .venv-core -e '.[embedded,redis,spark]' \
 		httpx hypothesis 'moto[s3,server]' playwright pytest pytest-timeout
 	@touch $@
 

@@ -214,6 +214,7 @@ class Pipeline(Strict):
     checks: Checks = Checks()
     quarantine: Quarantine = Quarantine()
     features: Function | None = None
+    engine: Literal["local", "spark"] = "local"
     model: Annotated[Model, kinds.declared("models"), kinds.as_written]
     tune: Tune = Tune(trials=1)
     train: Train = Train()

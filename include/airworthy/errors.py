@@ -29,6 +29,10 @@ class AirworthyError(Exception):
         hint_text = f" {hint.rstrip('.')}." if hint else ""  # another error's text may serve as a hint
         super().__init__(f"{where}: {rule}.{got_text}{hint_text}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns how to make it again, as what crosses a process must be; its cause stays behind."""
+        return _again, (type(self), str(self), self.__dict__)
+
     @property
     def got_text(self) -> str:
         """The offending value as text; "" if there is none."""
@@ -84,6 +88,13 @@ class Problems(AirworthyError):
         if len(self.problems) > SHOWN:
             lines.append(f"... and {len(self.problems) - SHOWN} more")
         Exception.__init__(self, "\n".join(lines))
+
+
+def _again(kind: type[AirworthyError], text: str, said: dict[str, Any]) -> AirworthyError:
+    found = kind.__new__(kind)
+    found.__dict__.update(said)
+    Exception.__init__(found, text)
+    return found
 
 
 def _shorten(text: str, limit: int = 200) -> str:

@@ -31,6 +31,7 @@ class Profile(BaseModel):
     serving_url: str
     airflow_url: str
     preload: tuple[str, ...] = ()
+    spark: dict[str, str] = {}
 
 
 def home() -> Path:
@@ -75,6 +76,8 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _expand(where: str, value: Any, env: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _expand(f"{where}.{key}", held, env) for key, held in value.items()}
     if not isinstance(value, str):
         return value
 

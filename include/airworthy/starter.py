@@ -127,6 +127,10 @@ quarantine:
 # every column but key, time, label and personal ones is a feature.
 features: pipelines.$name:features
 
+# What validates and processes: local, in bounded memory, or spark, for partitions beyond one machine; the results are
+# the same. Spark needs the extra `spark` and Java 17; its master and memory are set in config/profiles.
+engine: local
+
 # What is trained. `params` are the library's own; or, for any estimator of scikit-learn:
 #   sklearn: {estimator: sklearn.ensemble.HistGradientBoostingClassifier, params: {max_iter: 100}}
 model:

@@ -233,7 +233,7 @@ class Store:
             raise DataError(where, f"must be a readable Delta table at {self.uri(table)}", str(error)) from None
 
     def _content(self, table: str, key: str, rows: Rows, types: Types | None) -> Content:
-        return Content(f"{table}[{key}]", rows, f"{PARTITION}={key}", self._filesystem(table), types)
+        return Content(f"{table}[{key}]", rows, f"{PARTITION}={key}", self.filesystem(table), types)
 
     def _publish(
         self, table: str, partition: Partition, content: Content, like: str | None, evolve: bool, facts: Facts
@@ -301,7 +301,7 @@ class Store:
                 content.remove()
         opened.update_incremental()
 
-    def _filesystem(self, table: str) -> fs.FileSystem:
+    def filesystem(self, table: str) -> fs.FileSystem:
         """Returns the table's folder as a file system."""
         if "://" in self._uri:
             return fs.PyFileSystem(DeltaStorageHandler(self.uri(table)))
@@ -315,7 +315,7 @@ class Store:
         chosen: ds.Expression | None = None,
     ) -> ds.FileSystemDataset:
         """Returns the files that may hold chosen rows of these partitions, in order; a Delta log has none."""
-        whole = opened.to_pyarrow_dataset(filesystem=self._filesystem(table))
+        whole = opened.to_pyarrow_dataset(filesystem=self.filesystem(table))
         wanted = ds.scalar(True) if chosen is None else chosen
         if partitions is not None:
             wanted &= ds.field(PARTITION).isin(pa.array(list(partitions), pa.string()))  # of no partitions too
@@ -382,13 +382,13 @@ def chunks(rows: ds.FileSystemDataset, columns: Sequence[str] | None = None) -> 
     """
     names = [name for name in rows.schema.names if name != PARTITION] if columns is None else list(columns)
     schema = pa.schema([rows.schema.field(name) for name in names])
-    for path in rows.files:
-        with rows.filesystem.open_input_file(path) as opened:
+    for fragment in rows.get_fragments():
+        with rows.filesystem.open_input_file(fragment.path) as opened:
             file = pq.ParquetFile(opened)
             there = [name for name in names if name in file.schema_arrow.names]
             # Arrow's own iterators hold on to what they have read.
-            for number in range(file.num_row_groups):
-                found = file.read_row_group(number, columns=there)
+            for group in fragment.row_groups:
+                found = file.read_row_group(group.id, columns=there)
                 for name in set(names) - set(there):  # a column the table got later
                     found = found.append_column(name, pa.nulls(len(found), schema.field(name).type))
                 yield found.select(names).cast(schema)

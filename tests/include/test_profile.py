@@ -50,6 +50,16 @@ def test_a_profile_overrides_single_keys(profiles: Path) -> None:
     assert found.preload == () and found.store_uri == "/state/store"
 
 
+def test_sparks_settings_may_come_from_the_environment(profiles: Path) -> None:
+    (profiles / "cluster.yaml").write_text("spark: {spark.master: '${MASTER}'}\n")
+    cluster = {**SERVICES, "AIRWORTHY_PROFILE": "cluster"}
+    assert load_profile({**cluster, "MASTER": "spark://here:7077"}).spark == {"spark.master": "spark://here:7077"}
+    with pytest.raises(
+        ConfigError, match=r"cluster\.yaml: spark\.spark\.master: needs the environment variable MASTER"
+    ):
+        load_profile(cluster)
+
+
 def test_every_wrong_key_of_a_profile_is_named(profiles: Path) -> None:
     (profiles / "odd.yaml").write_text("preload: 3\nstor_uri: x\n")
     with pytest.raises(Problems) as raised:

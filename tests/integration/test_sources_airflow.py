@@ -40,6 +40,7 @@ SOURCES = {
     "s3": "files: {glob: 's3://flights/{partition}/*.parquet', connection: lake}",
     "sql": f"sql: {{connection: warehouse, query: '{QUERY}', chunk_rows: 1000}}",
     "delta": "delta: {uri: 's3://flights/table', time: time_hour, connection: lake}",
+    "spark": f"{PYTHON}\nengine: spark",  # another engine instead of another source
 }
 
 

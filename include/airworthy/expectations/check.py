@@ -48,6 +48,24 @@ class Check:
     metrics: dict[str, Metric] = field(default_factory=dict)
 
 
+def prepared(expectation: Expectation, columns: Sequence[str]) -> Check:
+    """Returns a check of rows with these columns, which has its outcome already if it cannot be judged on them."""
+    check = Check(Outcome(expectation, title(expectation)))
+    check.outcome.is_row_level = pandas_engine.is_row_level(expectation)
+    missing = [column for column in columns_of(expectation) if column not in columns]
+    if missing and expectation.type != "expect_column_to_exist":
+        check.outcome.reason = f"the column {', '.join(missing)} does not exist; there are {', '.join(columns)}"
+        return check
+    try:
+        check.built = pandas_engine.build(expectation)
+    except ValueError as error:
+        check.outcome.reason = str(error)
+        return check
+    severity = check.built.severity
+    check.outcome.is_warning = str(getattr(severity, "value", severity)) != "critical"
+    return check
+
+
 class Judge:
     """Judges expectations on the rows of one dataset."""
 
@@ -58,30 +76,13 @@ class Judge:
 
     def judge(self, expectations: Sequence[Expectation]) -> list[Outcome]:
         """Returns one outcome per expectation, in order."""
-        checks = [self._prepared(expectation) for expectation in expectations]
+        checks = [prepared(expectation, self._rows.schema.names) for expectation in expectations]
         plan = self._planned(checks)
         plan.compute()
         for check in checks:
             if check.built is not None:
                 self._finish(check, plan)
         return [check.outcome for check in checks]
-
-    def _prepared(self, expectation: Expectation) -> Check:
-        check = Check(Outcome(expectation, title(expectation)))
-        check.outcome.is_row_level = pandas_engine.is_row_level(expectation)
-        there = self._rows.schema.names
-        missing = [column for column in columns_of(expectation) if column not in there]
-        if missing and expectation.type != "expect_column_to_exist":
-            check.outcome.reason = f"the column {', '.join(missing)} does not exist; there are {', '.join(there)}"
-            return check
-        try:
-            check.built = pandas_engine.build(expectation)
-        except ValueError as error:
-            check.outcome.reason = str(error)
-            return check
-        severity = check.built.severity
-        check.outcome.is_warning = str(getattr(severity, "value", severity)) != "critical"
-        return check
 
     def _planned(self, checks: list[Check]) -> Plan:
         ready = [check for check in checks if check.built is not None]

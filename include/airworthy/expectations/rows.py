@@ -62,16 +62,7 @@ class Query:
 
     def family(self, name: str) -> Family:
         """Returns how the values of a column compare."""
-        kind = self._schema.field(name).type
-        if pa.types.is_boolean(kind):
-            return "bool"
-        if pa.types.is_signed_integer(kind) or pa.types.is_float64(kind):
-            return "number"
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            return "string"
-        if pa.types.is_timestamp(kind) and kind.tz is not None:
-            return "timestamp"
-        return "other"
+        return family(self._schema.field(name).type)
 
     def source(self, *, numbered: bool = False) -> str:
         """Returns the rows with the columns named so far, as a table of the text.
@@ -141,6 +132,19 @@ class Rows:
         """Returns all rows, in memory."""
         frame: pd.DataFrame = self._dataset.to_table(columns=None if columns is None else list(columns)).to_pandas()
         return frame
+
+
+def family(kind: pa.DataType) -> Family:
+    """Returns how values of a type compare."""
+    if pa.types.is_boolean(kind):
+        return "bool"
+    if pa.types.is_signed_integer(kind) or pa.types.is_float64(kind):
+        return "number"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "string"
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        return "timestamp"
+    return "other"
 
 
 def _files(dataset: ds.Dataset) -> list[str]:

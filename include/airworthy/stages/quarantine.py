@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from airworthy.columns import conform, from_frame, normal
 from airworthy.config import Pipeline
@@ -115,14 +116,26 @@ def settled_content(store: Store, raw: TableRef, settled: Settled) -> Iterator[p
 
 
 def content(
-    store: Store, raw: TableRef, repaired: pa.Table | None, out: np.ndarray | None = None
+    store: Store,
+    raw: TableRef,
+    repaired: pa.Table | None,
+    out: np.ndarray | None = None,
+    groups: range | None = None,
 ) -> Iterator[pa.Table]:
-    """Yields a raw partition with repaired rows in their places, without the rows at the positions `out`."""
+    """Yields a raw partition with repaired rows in their places, without the rows at the positions `out`.
+
+    Args:
+        groups: Only these of its row groups. Default: all.
+    """
     none = np.empty(0, dtype="int64")
     mended = none if repaired is None else repaired[ROW].to_numpy()
     left_out = none if out is None else out
-    start = 0
-    for chunk in _raw_chunks(store, raw):
+    start, rows = 0, _raw(store, raw)
+    if groups is not None:
+        every = _row_groups(rows)
+        start = sum(group.row_groups[0].num_rows for group in every[: groups.start])
+        rows = ds.FileSystemDataset(every[groups.start : groups.stop], rows.schema, rows.format, rows.filesystem)
+    for chunk in chunks(rows):
         inside, gone = (np.flatnonzero((some >= start) & (some < start + len(chunk))) for some in (mended, left_out))
         order = np.arange(len(chunk))
         if repaired is not None and len(inside):
@@ -136,7 +149,7 @@ def content(
 def rows_at(store: Store, raw: TableRef, positions: np.ndarray) -> pa.Table:
     """Returns the raw rows at these positions, which ascend; no more is read than that takes."""
     start, parts = 0, []
-    for chunk in _raw_chunks(store, raw):
+    for chunk in chunks(_raw(store, raw)):
         low, high = np.searchsorted(positions, [start, start + len(chunk)])
         parts.append(chunk.take(positions[low:high] - start))
         start += len(chunk)
@@ -267,5 +280,14 @@ def _problems(pipeline: Pipeline, where: str, given: pd.DataFrame, found: Any) -
         )
 
 
-def _raw_chunks(store: Store, raw: TableRef) -> Iterator[pa.Table]:
-    return chunks(store.scan(RAW, partitions=[raw.partition], version=raw.version))
+def row_groups(store: Store, raw: TableRef) -> int:
+    """Returns in how many row groups a raw partition is stored."""
+    return len(_row_groups(_raw(store, raw)))
+
+
+def _row_groups(rows: ds.FileSystemDataset) -> list[ds.ParquetFileFragment]:
+    return [group for file in rows.get_fragments() for group in file.split_by_row_group()]
+
+
+def _raw(store: Store, raw: TableRef) -> ds.FileSystemDataset:
+    return store.scan(RAW, partitions=[raw.partition], version=raw.version)

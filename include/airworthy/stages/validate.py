@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -77,10 +77,21 @@ def page_path(pipeline: Pipeline, partition: Partition) -> str:
     return f"{pipeline.name}/validate/{partition.key}.html"
 
 
-def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Store, reports_dir: Path) -> Validation:
+def validate(
+    pipeline: Pipeline,
+    partition: Partition,
+    raw: TableRef,
+    store: Store,
+    reports_dir: Path,
+    *,
+    spark: Mapping[str, str] | None = None,
+) -> Validation:
     """Leaves failing rows in `quarantine`, results in `validations` and as pages, and returns what was found.
 
     Values of `pii` columns are in `quarantine` and `repairs` only.
+
+    Args:
+        spark: The settings of Spark, for `engine: spark`.
 
     Raises:
         Problems: The partition is blocked: an expectation of the whole table or a column does not hold,
@@ -89,7 +100,7 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
     """
     where = f"{RAW}[{partition.key}]"
     with masked_errors(pipeline):
-        outcomes, bad, settled = _check(pipeline, raw, store)
+        outcomes, bad, settled = _check(pipeline, raw, store, spark)
         quarantine = _store_rows(store, QUARANTINE, partition, settled.rows)
         repairs = _store_rows(store, REPAIRS, partition, settled.repaired)
     outcomes = mask_outcomes(pipeline, outcomes)
@@ -117,7 +128,9 @@ def validate(pipeline: Pipeline, partition: Partition, raw: TableRef, store: Sto
     return found
 
 
-def _check(pipeline: Pipeline, raw: TableRef, store: Store) -> tuple[list[Outcome], int, Settled]:
+def _check(
+    pipeline: Pipeline, raw: TableRef, store: Store, spark: Mapping[str, str] | None
+) -> tuple[list[Outcome], int, Settled]:
     """Returns what became of each expectation, how many rows fail, and what was decided about them."""
     expectations = [*implied(pipeline), *pipeline.checks.expectations]
     listed = max(_allowed(pipeline, raw.rows), LISTED)
@@ -126,12 +139,25 @@ def _check(pipeline: Pipeline, raw: TableRef, store: Store) -> tuple[list[Outcom
         with _on_disk(rows) as dataset:
             return run(dataset, expectations, listed=listed)
 
-    outcomes = run(_rows(store, raw), expectations, listed=listed)
+    if pipeline.engine == "local":
+        outcomes = run(_rows(store, raw), expectations, listed=listed)
+    else:
+        outcomes = _on_spark(spark, store, raw, expectations, listed)
     bad, failed = _bad_rows(outcomes)
     settled = settle(pipeline, raw, failed, store, again)
     if settled.changed:
         outcomes = _judged_again(outcomes, again(settled_content(store, raw, settled)))
     return outcomes, bad, settled
+
+
+def _on_spark(
+    settings: Mapping[str, str] | None, store: Store, raw: TableRef, expectations: list[Expectation], listed: int
+) -> list[Outcome]:
+    from airworthy.expectations import spark_engine
+    from airworthy.spark import address, session
+
+    rows, folder = _rows(store, raw), address(store.uri(RAW))
+    return spark_engine.run(session(settings), rows, folder, expectations, listed=listed)
 
 
 @contextmanager

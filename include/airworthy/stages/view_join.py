@@ -116,6 +116,23 @@ def join_views(
         yield ViewJoin(pipeline, readers)
 
 
+def view_versions(pipeline: Pipeline, store: Store) -> dict[str, int]:
+    """Returns the newest version of each view's table, by table.
+
+    Raises:
+        DataError: A view has had no rows yet.
+    """
+    return {view_table(name): _newest(view_table(name), store) for name in pipeline.views}
+
+
+def _newest(table: str, store: Store) -> int:
+    version = store.version(table)
+    if version is None:
+        hint = "The first partition with rows gives its columns their types: ingest that one first"
+        raise DataError(table, "must have had rows before it can be joined", hint=hint)
+    return version
+
+
 def joined_as_processed(pipeline: Pipeline, raw: pd.DataFrame, store: Store, version: int) -> pd.DataFrame:
     """Returns raw rows of several partitions with the values that a version of `features` was made with.
 
@@ -156,10 +173,7 @@ class _Reader:
     def __init__(
         self, connection: Any, folder: Path, name: str, view: View, table: str, store: Store, version: int | None
     ) -> None:
-        version = store.version(table) if version is None else version
-        if version is None:
-            hint = "The first partition with rows gives its columns their types: ingest that one first"
-            raise DataError(table, "must have had rows before it can be joined", hint=hint)
+        version = _newest(table, store) if version is None else version
         self._connection = connection
         self._file = folder / name
         self._name = name

@@ -101,7 +101,9 @@ class ValidateOperator(PartitionOperator):
         self.links[links.ValidationResult.__name__] = reports.url(page_path(self.pipeline, partition))
         self.links[links.DataDocs.__name__] = reports.url(docs_path(self.pipeline.name, partition.key))
         try:
-            validation = validate(self.pipeline, partition, raw, self.store, self.profile.reports_dir)
+            validation = validate(
+                self.pipeline, partition, raw, self.store, self.profile.reports_dir, spark=self.profile.spark
+            )
         finally:  # of a big partition there is a page only if somebody asked for it
             page = profile_path(self.pipeline.name, partition.key)
             if (self.profile.reports_dir / page).exists():
@@ -127,7 +129,9 @@ class ProcessOperator(PartitionOperator):
         from airworthy.stages.validate import Validation
 
         validation = Validation.model_validate(self.before(self.validation, partition))
-        features = process(self.pipeline, partition, validation, self.store, run=context["run_id"])
+        features = process(
+            self.pipeline, partition, validation, self.store, run=context["run_id"], spark=self.profile.spark
+        )
         return features.model_dump(mode="json")
 
     def publish(self, context: Any, done: list[dict[str, Any]]) -> None:
