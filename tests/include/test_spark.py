@@ -68,6 +68,7 @@ ROWS = pa.table(
     {
         "n": pa.array([1, 2, None, 4, 2, 9], pa.int64()),
         "m": pa.array([1, 1, 2, 2, 3, 9], pa.int64()),
+        "k": pa.array([0, 2, None, 3, 5, 9], pa.int64()),  # missing where n is
         "f": pa.array([0.5, math.nan, math.inf, -math.inf, None, 2.5]),
         "s": pa.array(["a", "é", "日本", "a\n", None, "\u0661"]),
         "t": pa.array(["x", "x", "y", "y", "z", "z"]),
@@ -101,8 +102,13 @@ ALIKE = [
         type="expect_column_pair_values_a_to_be_greater_than_b",
         kwargs={"column_A": "m", "column_B": "n", "or_equal": True, "ignore_row_if": "either_value_is_missing"},
     ),
+    Expectation(type="expect_column_pair_values_a_to_be_greater_than_b", kwargs={"column_A": "n", "column_B": "k"}),
+    Expectation(
+        type="expect_multicolumn_sum_to_equal",
+        kwargs={"column_list": ["n", "k"], "sum_total": 7},
+    ),
     Expectation(type="expect_table_row_count_to_be_between", kwargs={"max_value": 5}),
-    Expectation(type="expect_table_column_count_to_equal", kwargs={"value": 8}),
+    Expectation(type="expect_table_column_count_to_equal", kwargs={"value": 9}),
     Expectation(type="expect_table_columns_to_match_set", kwargs={"column_set": ["n"], "exact_match": False}),
 ]
 REFUSED = [
@@ -113,6 +119,13 @@ REFUSED = [
     (column("values_to_be_between", "d", min_value="2020-01-02"), "not '2020-01-02'"),
     (
         Expectation(type="expect_column_pair_values_a_to_be_greater_than_b", kwargs={"column_A": "n", "column_B": "m"}),
+        "ignore_row_if: either_value_is_missing",
+    ),
+    (
+        Expectation(
+            type="expect_column_pair_values_a_to_be_greater_than_b",
+            kwargs={"column_A": "n", "column_B": "k", "ignore_row_if": "neither"},
+        ),
         "ignore_row_if: either_value_is_missing",
     ),
     (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cache, reduce
+from operator import and_, or_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,6 @@ class _Judge:
         )
         self._frame = frame.drop(_ROW)
         self._families = {field.name: family(field.type) for field in rows.schema}
-        self._missing: dict[str, bool] = {}
         self._listed = listed
 
     def judge(self, expectations: Sequence[Expectation]) -> list[Outcome]:
@@ -139,7 +139,9 @@ class _Judge:
         if kind in _COMPARE_VALUES and (wrong := [*_unlike(families.pop(), kwargs)]):
             return f"values of the column's own type can be compared with `engine: spark`, but not {wrong[0]!r}"
         if len(columns) > 1 and check.outcome.is_row_level and kind not in _TELL_MISSING:
-            if kwargs.get("ignore_row_if") not in _IGNORES_MISSING and self._any_missing(columns):
+            ignored = kwargs.get("ignore_row_if")
+            but_all = ignored not in ("neither", "never")  # rows that miss all of the values are left out by default
+            if ignored not in _IGNORES_MISSING and self._any_missing(columns, but_all=but_all):
                 either = "either" if "column_A" in kwargs else "any"
                 return f"values are missing: Spark can only judge this with `ignore_row_if: {either}_value_is_missing`"
             if len(families) > 1:
@@ -155,15 +157,15 @@ class _Judge:
             return "values are missing where the row_condition excludes some: on Spark these rows would be left out"
         return ""
 
-    def _any_missing(self, columns: Iterable[str]) -> bool:
+    def _any_missing(self, columns: Iterable[str], *, but_all: bool = False) -> bool:
+        """Returns whether a row has no value in one of the columns; `but_all`: and a value in another one."""
         from pyspark.sql import functions
 
-        asked = [name for name in columns if name not in self._missing and name in self._families]
-        if asked:
-            counts = [functions.count_if(functions.col(_quoted(name)).isNull()).alias(name) for name in asked]
-            (found,) = self._frame.agg(*counts).collect()
-            self._missing |= {name: found[name] > 0 for name in asked}
-        return any(self._missing.get(name) for name in columns)
+        missing = [functions.col(_quoted(name)).isNull() for name in columns if name in self._families]
+        if not missing:
+            return False
+        rows = self._frame.filter(reduce(or_, missing))
+        return not (rows.filter(~reduce(and_, missing)) if but_all else rows).isEmpty()
 
 
 def _frame(session: SparkSession, rows: ds.FileSystemDataset, folder: str) -> DataFrame:
