@@ -120,7 +120,7 @@ class AirflowApi:
             runs = self.runs(dag_id, run_type="backfill")
             return runs if runs and all(run["state"] in ENDED for run in runs) else None
 
-        return wait_for(f"backfill of {dag_id}", ended, timeout)
+        return wait_for(f"backfill of {dag_id}", ended, timeout, pause=1)
 
     def _all(self, path: str, key: str, **filters: Any) -> Iterator[dict[str, Any]]:
         """Yields what is on every page."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import pyarrow as pa
@@ -187,54 +184,6 @@ def normal(where: str, table: pa.Table) -> pa.Table:
         if field.type == pa.float64() and pc.any(missing := pc.is_nan(found[position])).as_py():
             found = found.set_column(position, field, pc.if_else(missing, None, found[position]))
     return found
-
-
-def settled(where: str, chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yields chunks whose types are the same, whatever each holds: those of all the chunks together.
-
-    A later chunk may have a decimal where the first one had whole numbers or nothing at all, so more than
-    one chunk is put aside on disk until all have been seen.
-
-    Args:
-        where: What to name in errors.
-        chunks: Each in kept types, see `normal`.
-
-    Raises:
-        Problems: Chunks differ in their columns, or a column in types that have nothing in common.
-    """
-    chunks = iter(chunks)
-    if len(begun := list(itertools.islice(chunks, 2))) < 2:
-        yield from begun
-        return
-    with tempfile.TemporaryDirectory(prefix="airworthy-") as folder:
-        files, schemas = [], []
-        for number, chunk in enumerate(itertools.chain(_emptied(begun), chunks)):
-            schemas.append(chunk.schema)
-            _require_columns(where, schemas[0], chunk.schema)
-            files.append(Path(folder, str(number)))
-            with pa.OSFile(str(files[-1]), "wb") as sink, pa.ipc.new_file(sink, chunk.schema, options=_PACKED) as out:
-                out.write_table(chunk)
-        schema = unified_schema(where, schemas)
-        for file in files:
-            with pa.OSFile(str(file)) as source:
-                chunk = pa.ipc.open_file(source).read_all()
-            file.unlink()
-            yield conform(where, chunk, schema)
-
-
-def _emptied(items: list[pa.Table]) -> Iterator[pa.Table]:
-    """Yields the items, and holds none of them any longer."""
-    while items:
-        yield items.pop(0)
-
-
-_PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
-
-
-def _require_columns(where: str, first: pa.Schema, other: pa.Schema) -> None:
-    if differing := sorted(set(first.names) ^ set(other.names)):
-        hint = "These are in one of two chunks only"
-        raise DataError(where, "must give the same columns in every chunk", differing, hint)
 
 
 def _unquoted(error: Exception) -> str:

@@ -6,11 +6,8 @@ results are Great Expectations', and the page around them is this project's.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from html import escape
 from html.parser import HTMLParser
@@ -19,6 +16,7 @@ from typing import Any
 
 from airworthy.config import Strict
 from airworthy.expectations import Outcome
+from airworthy.locks import locked
 from airworthy.pages import Link, Section, document, write_page, write_whole
 
 INDEX = "index.html"
@@ -97,7 +95,7 @@ def publish(pipeline: str, found: Summary, outcomes: Sequence[Outcome], reports_
     body = f"<h1>{escape(title)}</h1>\n{links}\n{_render(pipeline, found, outcomes)}"
     write_whole(page, document(title, body, _STYLE))
     write_whole(page.with_suffix(".json"), found.model_dump_json())
-    with _alone(page.parent):
+    with locked(page.parent):  # the last index names every page
         _write_index(pipeline, page.parent)
 
 
@@ -219,14 +217,3 @@ def _write_index(pipeline: str, folder: Path) -> None:
         for line in reversed(lines)
     ]
     write_page(folder / INDEX, f"{pipeline}: Data Docs", [Section("Partitions", text, (columns, rows))])
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Lets one process after the other list the pages, so that the last index names every page."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

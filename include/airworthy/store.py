@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import random
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from airworthy.columns import TIMESTAMP
 from airworthy.content import PARTITION, Content, Digest, Rows, Types, completed, evolved
 from airworthy.errors import ConflictError, DataError
+from airworthy.locks import locked
 from airworthy.partitions import Partition, utc
 
 ATTEMPTS = 12
@@ -36,12 +35,11 @@ Facts: TypeAlias = Mapping[str, Any]
 _FACTS = "airworthy"  # the key of a commit's metadata
 
 
-class TableRef(BaseModel):
-    """One partition of one table as it was at one version.
+class _Content(BaseModel):
+    """What one partition of one table holds at one version.
 
     Attributes:
         digest: SHA-256 of the rows, in order, typed as in the table.
-        changed: Whether the write that returned this reference changed anything.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,25 +49,26 @@ class TableRef(BaseModel):
     version: int
     rows: int
     digest: str
+
+
+class TableRef(_Content):
+    """One partition of one table as it was at one version.
+
+    Attributes:
+        changed: Whether the write that returned this reference changed anything.
+    """
+
     changed: bool
 
 
-class Write(BaseModel):
-    """One time a partition was given its rows.
+class Write(_Content):
+    """One time a partition was given its rows; `version` is the table's from then on.
 
     Attributes:
-        version: Of the table, from this write on.
         at: When, in UTC.
         facts: What the writer said about where the rows came from.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    table: str
-    partition: str
-    version: int
-    rows: int
-    digest: str
     at: datetime
     facts: dict[str, Any] = {}
 
@@ -83,6 +82,11 @@ class Store:
 
     def __init__(self, uri: str, pipeline: str) -> None:
         self._uri = f"{uri.rstrip('/')}/{pipeline}"
+        self._versions: dict[tuple[str, int], DeltaTable] = {}  # opened ones; that takes a while
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns how to make it again in another process, where an open table cannot go."""
+        return Store, tuple(self._uri.rsplit("/", 1))
 
     def uri(self, table: str) -> str:
         """Returns the address of a table, as any reader of Delta tables takes it."""
@@ -224,13 +228,18 @@ class Store:
         return opened
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
+        if version is not None and (table, version) in self._versions:
+            return self._versions[table, version]
         try:
-            return DeltaTable(self.uri(table), version=version)
+            opened = DeltaTable(self.uri(table), version=version)
         except TableNotFoundError:
             return None
         except DeltaError as error:
             where = table if version is None else f"{table}, version {version}"
             raise DataError(where, f"must be a readable Delta table at {self.uri(table)}", str(error)) from None
+        if version is not None:
+            self._versions[table, version] = opened
+        return opened
 
     def _content(self, table: str, key: str, rows: Rows, types: Types | None) -> Content:
         return Content(f"{table}[{key}]", rows, f"{PARTITION}={key}", self.filesystem(table), types)
@@ -315,12 +324,11 @@ class Store:
         chosen: ds.Expression | None = None,
     ) -> ds.FileSystemDataset:
         """Returns the files that may hold chosen rows of these partitions, in order; a Delta log has none."""
-        whole = opened.to_pyarrow_dataset(filesystem=self.filesystem(table))
-        wanted = ds.scalar(True) if chosen is None else chosen
-        if partitions is not None:
-            wanted &= ds.field(PARTITION).isin(pa.array(list(partitions), pa.string()))  # of no partitions too
+        # Arrow would look at what the log knows of every file, which takes longer than to read one of them.
+        among = None if partitions is None else [(PARTITION, "in", list(partitions))]
+        whole = opened.to_pyarrow_dataset(filesystem=self.filesystem(table), file_pruning_predicate=among)
         fragments = sorted(
-            whole.get_fragments(filter=wanted),
+            whole.get_fragments(filter=chosen),
             key=lambda fragment: (ds.get_partition_keys(fragment.partition_expression)[PARTITION], fragment.path),
         )
         return ds.FileSystemDataset(fragments, whole.schema, ds.ParquetFileFormat(), whole.filesystem)
@@ -331,27 +339,13 @@ class Store:
         Raises:
             CommitFailedError: Another writer created it meanwhile.
         """
-        with _alone(self._uri):
+        # Delta lets two creators through, and the last one's schema wins.
+        with nullcontext() if "://" in self._uri else locked(Path(self._uri)):
             if self._open(table) is not None:
                 raise CommitFailedError(f"{table} exists by now")
             return DeltaTable.create(
                 self.uri(table), _schema(types), mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
             )
-
-
-@contextmanager
-def _alone(folder: str) -> Iterator[None]:
-    """Keeps other processes of this machine out: Delta lets two creators through, and the last one's schema wins."""
-    if "://" in folder:
-        yield
-        return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _schema(types: Types) -> Schema:

@@ -7,7 +7,6 @@ old setuptools. An aircraft's tail number is left out: all that are missing belo
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from airworthy.errors import DataError
+from airworthy.locks import locked
 from airworthy.profile import home
 
 LATE_MINUTES = 15
@@ -51,9 +51,7 @@ def _sorted_year() -> Path:
     """
     code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     file = home() / "cache" / f"flight_delays-{code}.parquet"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(file.parent):
         if not file.exists():
             half = file.with_suffix(".half")
             _read_year().to_parquet(half, index=False, row_group_size=8192)

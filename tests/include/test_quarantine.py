@@ -11,6 +11,7 @@ import pytest
 from airworthy import quarantine_command as command
 from airworthy.config import Pipeline
 from airworthy.errors import AirworthyError, DataError, Problems
+from airworthy.masking import MASK
 from airworthy.profile import Profile
 from airworthy.stages.decisions import Decision, on_record
 from airworthy.stages.ingest import ingest
@@ -142,7 +143,7 @@ def test_personal_columns_are_masked_and_markdown_is_text(world: World) -> None:
     run(world, pipeline)
     object.__setattr__(pipeline, "pii", ("id",))
     text = describe(pipeline, DAY, asked(world, pipeline), world.store, "page")
-    assert "2026-01-05-3" not in text and r"| \*\*\* |" in text
+    assert "2026-01-05-3" not in text and r"| \[masked\] |" in text
     assert r"!\[x\](http\://evil/x.png)\|\<b\>" in text
 
 
@@ -436,7 +437,7 @@ def test_the_command_shows_rows_with_personal_columns_masked(world: World, heavy
     object.__setattr__(heavy, "pii", ("id",))
     head, row, more, waiting = command.shown(heavy, DAY.key, 1, profile(world))
     assert head.split() == ["row", "decision", "failed", "weight", "id", "at", "late", "service"]
-    assert row.split()[:5] == ["3", "waits", "expect_column_values_to_be_between(weight)", "4000.0", "***"]
+    assert row.split()[:5] == ["3", "waits", "expect_column_values_to_be_between(weight)", "4000.0", MASK]
     assert more == "... and 2 more" and waiting.startswith("3 rows wait for a decision: trigger parcels.quarantine")
 
 

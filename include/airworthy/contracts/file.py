@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ from pydantic import Field, StrictStr, ValidationError, model_validator
 from airworthy.config import Column, Moment, Pipeline, Strict
 from airworthy.errors import ConfigError, Problems
 from airworthy.explain import explain, problem
+from airworthy.locks import locked
 from airworthy.pages import write_whole
 from airworthy.profile import config_dir
 from airworthy.strict_yaml import read_mapping
@@ -209,17 +208,11 @@ def needed(pipeline: Pipeline) -> list[tuple[str, str]]:
 
 @contextmanager
 def _alone(pipeline: str) -> Iterator[Path]:
-    """Keeps others of this machine out of the contract; the folder itself is the lock, so no lock file is left."""
+    """Keeps others of this machine out of the contract."""
     file = contract_file(pipeline)
-    handle = None
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(file.parent, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield file
+        with locked(file.parent):
+            yield file
     except OSError as error:
         hint = "Learn and commit the contract where the project can be written, and deploy it with the pipeline"
         raise ConfigError(f"config/contracts/{file.name}", "must be written", str(error), hint) from error
-    finally:
-        if handle is not None:
-            os.close(handle)

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 
 from airworthy.columns import TIMESTAMP, normal
 from airworthy.contracts.casts import Column, cast, type_name
+from airworthy.masking import MASK
 
 CATEGORIES = 50  # a string column with more values than this is not taken for one of categories
 _LONGEST = 100  # characters of a category
 _REPEATS = 5  # times that a category comes on average, or the values are names and not categories
 _SAMPLE = 1000  # values of each chunk that the percentiles are taken from
-MASK = "***"
 
 
 @dataclass

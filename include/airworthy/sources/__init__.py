@@ -36,8 +36,9 @@ class Extracted:
     """The rows of one partition, and what they came from.
 
     Attributes:
-        rows: The rows in chunks that fit in memory, each with the same columns of the same types; can be
-            gone through once, and raises `DataError` where a row cannot be read.
+        rows: The rows in chunks that fit in memory, each with the same columns; a column may be of int64 in one,
+            of float64 in another, and without a value or type in a third. Can be gone through once, and raises
+            `DataError` where a row cannot be read.
         origins: Everything the rows came from, in their order.
     """
 
@@ -50,7 +51,7 @@ class Extracted:
         import pyarrow as pa
 
         chunks = list(self.rows)
-        return pa.concat_tables(chunks).to_pandas() if chunks else pd.DataFrame()
+        return pa.concat_tables(chunks, promote_options="permissive").to_pandas() if chunks else pd.DataFrame()
 
 
 class Source(Kind):

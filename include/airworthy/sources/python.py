@@ -36,9 +36,14 @@ class Python(Source):
         return Extracted(self._tables(found), (Origin(self.function, digest(self.function)),))
 
     def _tables(self, frames: Iterator[Any]) -> Iterator[pa.Table]:
-        from airworthy.columns import settled
-
-        return settled(self.function, (self._table(frame) for frame in drawn(self.function, frames)))
+        names: set[str] = set()
+        for frame in drawn(self.function, frames):
+            chunk = self._table(frame)
+            names = names or set(chunk.column_names)
+            if differing := sorted(names ^ set(chunk.column_names)):
+                hint = "These are in one of two chunks only"
+                raise DataError(self.function, "must give the same columns in every chunk", differing, hint)
+            yield chunk
 
     def _table(self, frame: Any) -> pa.Table:
         import pandas as pd

@@ -77,12 +77,10 @@ class Sql(Source):
         return self
 
     def extract(self, partition: Partition, connections: Connections) -> Extracted:
-        from airworthy.columns import settled
-
         url, where = self._url(connections), self._where(partition)
         asked = f"{self.url or self.connection}\0{self.query}\0{partition}"
         origin = Origin(f"query on {self.url or self.connection}", hashlib.sha256(asked.encode()).hexdigest())
-        return Extracted(settled(where, self._chunks(url, where, partition)), (origin,))
+        return Extracted(self._chunks(url, where, partition), (origin,))
 
     def available(self, partition: Partition, connections: Connections) -> bool:
         with self._asked(self._url(connections), self.ready or self.query, self._where(partition), partition) as rows:
@@ -126,9 +124,8 @@ class Sql(Source):
                 pieces = {"stream_results": True, "yield_per": self.chunk_rows}
                 yield open_.execute(sa.text(query), bound, execution_options=pieces)
         except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-            if "syntax" in str(error.orig) or "no such" in str(
-                error.orig
-            ):  # how SQLite says what is wrong with a query
+            # how SQLite says what is wrong with a query
+            if "syntax" in str(error.orig) or "no such" in str(error.orig):
                 raise DataError(where, "the database must understand the query", str(error.orig), hint) from None
             raise ServiceError(where, "the database must answer", _told(error), "Check the connection") from None
         except sa.exc.DBAPIError as error:

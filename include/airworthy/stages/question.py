@@ -14,6 +14,7 @@ import pyarrow as pa
 from airworthy.config import Pipeline, Strict
 from airworthy.content import PARTITION
 from airworthy.errors import DataError
+from airworthy.masking import MASK
 from airworthy.partitions import Partition, utc
 from airworthy.stages.decisions import RELEASE, REPAIR, Decision, on_record, record
 from airworthy.stages.ingest import RAW
@@ -33,7 +34,6 @@ from airworthy.user_code import digest
 
 SAMPLE = 10
 COLUMNS = 12
-MASK = "***"
 
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|~&]|:(?=//))")
 
