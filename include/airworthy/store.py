@@ -6,7 +6,7 @@ import json
 import random
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,7 +27,7 @@ from airworthy.errors import ConflictError, DataError
 from airworthy.locks import locked
 from airworthy.partitions import Partition, utc
 
-ATTEMPTS = 12
+ATTEMPTS = 30
 
 # Old versions are what makes a training run reproducible, so the log must never be cleaned up on its own.
 _CONFIGURATION = {"delta.logRetentionDuration": "interval 36500 days"}
@@ -128,7 +128,8 @@ class Store:
         try:
             for attempt in range(ATTEMPTS):
                 try:
-                    return self._publish(table, partition, content, like, evolve, facts or {})
+                    with self._alone(table):
+                        return self._publish(table, partition, content, like, evolve, facts or {})
                 except CommitFailedError:
                     clock.sleep(random.uniform(0, 0.05 * (attempt + 1)))
         finally:
@@ -144,11 +145,11 @@ class Store:
             partition: Where to add them.
             rows: Typed as the store keeps them.
         """
-        if self._open(table) is None:
-            with suppress(CommitFailedError):  # others were faster
+        with self._alone(table):
+            if self._open(table) is None:
                 self._create(table, dict(zip(rows.column_names, rows.schema.types, strict=True)))
-        keys = pa.array([partition.key] * rows.num_rows, pa.string())
-        write_deltalake(self.uri(table), rows.append_column(PARTITION, keys), mode="append")
+            keys = pa.array([partition.key] * rows.num_rows, pa.string())
+            write_deltalake(self.uri(table), rows.append_column(PARTITION, keys), mode="append")
 
     def read(
         self,
@@ -334,18 +335,17 @@ class Store:
         return ds.FileSystemDataset(fragments, whole.schema, ds.ParquetFileFormat(), whole.filesystem)
 
     def _create(self, table: str, types: Types) -> DeltaTable:
-        """Returns a new table without rows.
+        return DeltaTable.create(
+            self.uri(table), _schema(types), mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
+        )
 
-        Raises:
-            CommitFailedError: Another writer created it meanwhile.
+    def _alone(self, table: str) -> AbstractContextManager[None]:
+        """Lets one writer of this machine after the other at a table.
+
+        They would find each other's commits in their way again and again, even of other partitions; and of two that
+        create a table Delta lets both through, so that one's columns are another's.
         """
-        # Delta lets two creators through, and the last one's schema wins.
-        with nullcontext() if "://" in self._uri else locked(Path(self._uri)):
-            if self._open(table) is not None:
-                raise CommitFailedError(f"{table} exists by now")
-            return DeltaTable.create(
-                self.uri(table), _schema(types), mode="error", partition_by=[PARTITION], configuration=_CONFIGURATION
-            )
+        return nullcontext() if "://" in self._uri else locked(Path(self.uri(table)))
 
 
 def _schema(types: Types) -> Schema:

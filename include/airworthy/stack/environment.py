@@ -125,14 +125,14 @@ def _airflow_sections(state: State, ports: Ports) -> dict[str, dict[str, object]
         "api": {"host": HOST, "port": ports.airflow, "base_url": url, "workers": 1, "secret_key": secrets.api},
         "api_auth": {"jwt_secret": secrets.jwt},
         "scheduler": {
-            "scheduler_idle_sleep_time": 0.1,
+            "scheduler_idle_sleep_time": 0.25,
             "catchup_by_default": False,
             "orphaned_tasks_check_interval": 30,  # tasks that a `down` cut off go on soon after the next `up`
         },
         "dag_processor": {
             "refresh_interval": 5,
             "bundle_refresh_check_interval": 2,
-            "min_file_process_interval": 10,  # a new pipeline file changes no DAG file, so this is when it is seen
+            "min_file_process_interval": 20,  # a new pipeline file changes no DAG file, so this is when it is seen
             "parsing_processes": 1,
         },
         "logging": {"base_log_folder": state.logs / "tasks"},
