@@ -301,6 +301,18 @@ def test_time_and_label_cannot_be_personal(world: World, column: str) -> None:
         world.pipeline(pii=[column])
 
 
+@pytest.mark.parametrize("types", [{"type_": "int"}, {"type_list": ["int", "float"]}])
+def test_types_of_personal_text_are_judged_without_a_value(world: World, types: dict[str, object]) -> None:
+    world.rows = parcels(service="canary")
+    kind = f"expect_column_values_to_be_{'of_type' if 'type_' in types else 'in_type_list'}"
+    checks = {"allowed_bad_share": 1, "expectations": [{kind: {"column": "service", **types}}]}
+    pipeline = world.pipeline(checks=checks, pii=["service"])
+    found = validate(pipeline, DAY, ingest(pipeline, DAY, world.store), world.store, world.reports)
+    assert [failure.reason for failure in found.failures] == ["10 of 10 rows fail"]
+    files = [file for file in world.reports.rglob("*") if file.is_file()]
+    assert files and [file for file in files if b"canary" in file.read_bytes()] == []
+
+
 def test_pages_show_how_many_personal_values_fail_and_none_of_them(world: World) -> None:
     world.rows = parcels(service=["fast"] * 7 + ["canary"] * 2 + [None])
     known = {"expect_column_values_to_be_in_set": {"column": "service", "value_set": ["fast"]}}
