@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import traceback
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -346,6 +347,16 @@ def test_a_repair_that_does_not_work_is_not_put_on_record(
         answer(world, heavy, f"repair: {name}")
     assert message in str(raised.value)
     assert list(on_record(world.store)) == []
+
+
+def test_a_repair_that_raises_shows_no_personal_value(world: World) -> None:
+    world.rows = parcels(weight=GRAMS)
+    pipeline = shop(world, code=CODE + 'def parse(rows):\n    raise ValueError(f"cannot parse {rows[\'id\'].iloc[0]}")\n')
+    run(world, pipeline)
+    object.__setattr__(pipeline, "pii", ("id",))
+    with pytest.raises(DataError, match="must not raise, but raised ValueError") as raised:
+        answer(world, pipeline, "repair: parse")
+    assert "2026-01-05-3" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_what_is_not_declared_cannot_be_decided(world: World, heavy: Pipeline) -> None:

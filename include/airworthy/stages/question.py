@@ -14,7 +14,7 @@ import pyarrow as pa
 from airworthy.config import Pipeline, Strict
 from airworthy.content import PARTITION
 from airworthy.errors import DataError
-from airworthy.masking import MASK
+from airworthy.masking import MASK, masked_errors
 from airworthy.partitions import Partition, utc
 from airworthy.stages.decisions import RELEASE, REPAIR, Decision, on_record, record
 from airworthy.stages.ingest import RAW
@@ -143,7 +143,8 @@ def decide(
     function = ""
     if decision.startswith(REPAIR) and (found := asked_rows(pipeline, partition, store)) is not None:
         name = decision.removeprefix(REPAIR)
-        repair(pipeline, name, found[1])
+        with masked_errors(pipeline):
+            repair(pipeline, name, found[1])
         function = pipeline.quarantine.repairs[name]
     made = Decision(
         partition=partition.key,
