@@ -329,6 +329,31 @@ def test_a_repaired_key_must_not_be_another_rows(world: World) -> None:
     assert decisions(world) == {3: ""}
 
 
+def test_a_repair_that_makes_other_rows_fail_repairs_nothing(world: World) -> None:
+    world.rows = parcels(5, weight=[5.0, 6.0, -700.0, 7.0, 8.0])
+    rising = {"expect_column_values_to_be_increasing": {"column": "weight"}}
+    pipeline = shop(world, 1, rising, code=CODE + "def too_much(rows):\n    return rows.assign(weight=7.5)\n")
+    run(world, pipeline)
+    answer(world, pipeline, "repair: too_much")
+    found = check(world, pipeline)
+    assert decisions(world) == {2: ""} and found.repairs is None
+    told = "Nothing is repaired: raw: rows that pass must also do so beside the repaired ones. Got"
+    assert told in page(world, found)
+
+
+def test_a_row_is_repaired_only_if_it_passes_beside_those_that_are_not(world: World) -> None:
+    world.rows = parcels(4, id=["1", "2", "5", None], weight=[1.0, 2.0, 900.0, 3.0])
+    code = CODE + "def number(rows):\n    return rows.assign(id=rows['id'].map({'5': '6'}).fillna('5'))\n"
+    pipeline = shop(world, 1, code=code)
+    run(world, pipeline)
+    answer(world, pipeline, "repair: number")
+    run(world, pipeline)
+    assert decisions(world) == {2: "", 3: ""}
+    answer(world, pipeline, "release", days=1)
+    run(world, pipeline)
+    assert world.store.read("features")["id"].tolist() == ["1", "2", "5"]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

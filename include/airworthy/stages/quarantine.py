@@ -212,16 +212,34 @@ def _apply(
         return np.zeros(len(part), dtype=bool)
     try:
         with masked_errors(pipeline):
-            mended = repair(pipeline, decision.decision.removeprefix(REPAIR), part)
-            failing = _failing(check(_merged(found.repaired, mended)))
+            mended = _passing(repair(pipeline, decision.decision.removeprefix(REPAIR), part), found, check)
     except AirworthyError as error:
         found.notes.append(f"Nothing is repaired: {error}")
         return np.zeros(len(part), dtype=bool)
-    passes = ~np.isin(part[ROW].to_numpy(), failing)
-    found.repaired = _merged(found.repaired, mended.filter(pa.array(passes)))
+    passes = np.isin(part[ROW].to_numpy(), mended[ROW].to_numpy())
+    found.repaired = _merged(found.repaired, mended)
     if not passes.all():
         found.notes.append(f"{(~passes).sum()} rows fail after the repair, too, and stay as they were")
     return passes
+
+
+def _passing(mended: pa.Table, found: Settled, check: Callable[[pa.Table], list[Outcome]]) -> pa.Table:
+    """Returns the mended rows that pass where the raw ones are in place of the others.
+
+    Raises:
+        DataError: They make rows fail that have passed.
+    """
+    while len(mended):
+        failing = _failing(check(_merged(found.repaired, mended)))
+        fails = np.isin(mended[ROW].to_numpy(), failing)
+        if not fails.any():
+            kept_out = np.setdiff1d(found.rows[ROW].to_numpy(), found.repaired[ROW].to_numpy())
+            if len(spoilt := np.setdiff1d(failing, kept_out)):
+                got = f"{len(spoilt)} that fail, the first at {spoilt[0]}"
+                raise DataError(RAW, "rows that pass must also do so beside the repaired ones", got)
+            break
+        mended = mended.filter(pa.array(~fails))
+    return mended
 
 
 def _void(pipeline: Pipeline, decision: Decision) -> str:
