@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import getpass
+import math
 import re
 import traceback
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from airworthy import quarantine_command as command
@@ -17,6 +19,7 @@ from airworthy.profile import Profile
 from airworthy.stages.decisions import Decision, on_record
 from airworthy.stages.ingest import ingest
 from airworthy.stages.process import process
+from airworthy.stages.quarantine import rows_digest
 from airworthy.stages.question import Question, decide, describe, question
 from airworthy.stages.validate import Validation, validate
 from airworthy.store import TableRef
@@ -233,6 +236,18 @@ def test_other_rows_wait_for_a_decision_of_their_own(world: World, heavy: Pipeli
     found = check(world, shop(world))
     assert found.waiting_rows == found.bad_rows > 0
     assert set(decisions(world).values()) == {""}
+
+
+@pytest.mark.parametrize(
+    ("values", "same"),
+    [([1, None, -3], True), ([2**53, 0], True), ([2**53 + 1, 0], False), ([1.5, math.inf], True)],
+)
+def test_a_decision_outlives_a_column_that_becomes_float64(values: list[Any], same: bool) -> None:
+    before = pa.table({"number": values, "failed": ["not_null(id)"] * len(values)})
+    after = before.set_column(0, "number", before["number"].cast(pa.float64(), safe=False))
+    assert (rows_digest(before) == rows_digest(after)) is same
+    other = before.set_column(0, "number", pa.array([7, *values[1:]], before["number"].type))
+    assert rows_digest(other) != rows_digest(before)
 
 
 def test_rows_that_fail_something_else_wait_again(world: World, heavy: Pipeline) -> None:

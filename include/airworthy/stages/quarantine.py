@@ -161,12 +161,20 @@ def rows_at(store: Store, raw: TableRef, positions: np.ndarray) -> pa.Table:
 def rows_digest(rows: pa.Table) -> str:
     """Returns the SHA-256 of failing rows and what they fail, wherever in their partition they are.
 
-    Columns without a value do not count, because a table may get another one later.
+    Columns without a value do not count, because a table may get another one later, nor does it count whether
+    whole numbers are stored as float64, because a table's int64 may become that.
     """
-    names = [name for name in rows.column_names if rows[name].null_count < len(rows)]
-    found = Digest(name for name in names if name not in (ROW, DECISION))
-    found.add(rows)
+    names = [name for name in rows.column_names if rows[name].null_count < len(rows) and name not in (ROW, DECISION)]
+    found = Digest(names)
+    found.add(pa.table({name: _widened(rows[name]) for name in names}))
     return found.hexdigest()
+
+
+def _widened(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return column.cast(pa.float64()) if pa.types.is_integer(column.type) else column
+    except pa.ArrowInvalid:  # beyond 2**53, where the store does not let them become float64 either
+        return column
 
 
 def repair(pipeline: Pipeline, name: str, rows: pa.Table) -> pa.Table:
