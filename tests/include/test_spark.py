@@ -112,6 +112,12 @@ ALIKE = [
     Expectation(type="expect_table_columns_to_match_set", kwargs={"column_set": ["n"], "exact_match": False}),
 ]
 REFUSED = [
+    (
+        column("quantile_values_to_be_between", "m", quantile_ranges={"quantiles": [0.5], "value_ranges": [[0, 9]]}),
+        "rank",
+    ),
+    (column("values_to_match_regex", "s", regex="^(?!b)"), "a regular expression cannot be judged"),
+    (column("values_to_match_regex_list", "s", regex_list=["a", r"\bb"]), "a regular expression cannot be judged"),
     (column("values_to_be_increasing", "m"), "rows have no order on Spark"),
     (column("values_to_match_regex", "m", regex="1"), "judged on text only"),
     (column("values_to_be_in_set", "s", value_set=["a", None]), "not None"),
@@ -166,6 +172,29 @@ def test_outcomes_are_those_of_the_local_engine(session: Any, file: Path) -> Non
     local = run(ds.dataset(file), ALIKE, listed=10)
     assert {one.status for one in local} == {"passed", "failed", "error"}
     assert list(map(outcome, on_spark(session, [file], ALIKE))) == list(map(outcome, local))
+
+
+@needs_spark
+@pytest.mark.filterwarnings("ignore")
+def test_regular_expressions_mean_what_they_mean_in_python(session: Any, tmp_path: Path) -> None:
+    texts = ["a", "b", "a\n", "a\r", "\x1c", "\u0301", "\u00b2", "\u0661", "é", "日\n本", "\U0001f600", "e]", "x"]
+    pq.write_table(pa.table({"s": texts}), tmp_path / "texts.parquet")
+    patterns = (
+        r"^a$",
+        r"\Aa\Z",
+        r"^[a-z&&[aeiou]x]$",
+        r"^[^a&&[b]]?$",
+        r"^\s$",
+        r"^\S$",
+        r"^\w$",
+        r"^\d$",
+        "^.{1,2}$",
+        r"(?s)^.{3}$",
+    )
+    checks = [column("values_to_match_regex", "s", regex=pattern) for pattern in patterns]
+    checks += [column("values_to_not_match_regex_list", "s", regex_list=list(patterns[:3]))]
+    local = run(ds.dataset(tmp_path / "texts.parquet"), checks, listed=99)
+    assert list(map(outcome, on_spark(session, [tmp_path / "texts.parquet"], checks, 99))) == list(map(outcome, local))
 
 
 @needs_spark

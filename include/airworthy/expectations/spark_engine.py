@@ -20,6 +20,7 @@ from airworthy.expectations import pandas_engine
 from airworthy.expectations.check import Check, prepared
 from airworthy.expectations.outcome import Outcome, columns_of, judge
 from airworthy.expectations.plan import UNEXPECTED_POSITIONS
+from airworthy.expectations.regex import re2
 from airworthy.expectations.rows import Family, UntranslatableError, family
 from airworthy.expectations.values import parsed
 
@@ -51,7 +52,6 @@ _TYPES: dict[Family, tuple[type, ...]] = {
     "bool": (bool,),
     "timestamp": (str, datetime),  # with a time zone
 }
-_AS_PYTHON = "(?dU)"  # in Java's regular expressions: classes and ends of lines are Python's
 
 
 def run(
@@ -132,6 +132,8 @@ class _Judge:
         families = {self._families[name] for name in columns if name in self._families}
         if kind in _NEIGHBOURS:
             return "rows have no order on Spark: it is judged with `engine: local` only"
+        if kind == "expect_column_quantile_values_to_be_between":
+            return "Spark takes a quantile of another rank: it is judged with `engine: local` only"
         if any(set(name) & set(".`") for name in columns):
             return "Great Expectations cannot name a column with a dot or backtick on Spark"
         if ("_regex" in kind or "_value_lengths_" in kind) and families != {"string"}:
@@ -146,6 +148,10 @@ class _Judge:
                 return f"values are missing: Spark can only judge this with `ignore_row_if: {either}_value_is_missing`"
             if len(families) > 1:
                 return "columns of one type can be compared with `engine: spark`"
+        try:
+            _for_spark(check)
+        except UntranslatableError as error:
+            return f"a regular expression cannot be judged with `engine: spark`: {error}"
         return self._condition_refusal(check.built.configuration.to_json_dict()["kwargs"])
 
     def _condition_refusal(self, kwargs: dict[str, Any]) -> str:
@@ -203,11 +209,16 @@ def _results(frame: DataFrame, checks: list[Check], result_format: dict[str, Any
 
 
 def _for_spark(check: Check) -> Any:
+    """Returns Great Expectations' object, with regular expressions in words that mean the same in Java.
+
+    Raises:
+        UntranslatableError: There are none.
+    """
     kwargs = dict(check.outcome.expectation.kwargs)
     if "regex" in kwargs:
-        kwargs["regex"] = _AS_PYTHON + kwargs["regex"]
+        kwargs["regex"] = re2(kwargs["regex"])
     if "regex_list" in kwargs:
-        kwargs["regex_list"] = [_AS_PYTHON + regex for regex in kwargs["regex_list"]]
+        kwargs["regex_list"] = [*map(re2, kwargs["regex_list"])]
     return pandas_engine.build(Expectation(type=check.outcome.expectation.type, kwargs=kwargs))
 
 
