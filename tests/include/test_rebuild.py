@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def published(toy: Toy) -> Published:
 @pytest.fixture
 def challenger(published: Published) -> Challenger:
     return train(published.pipeline, MARCH, published.profile)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def garble(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
 
 
 def lineage(published: Published, challenger: Challenger) -> Lineage:
@@ -114,11 +124,14 @@ def test_other_code_and_libraries_are_named(published: Published, challenger: Ch
     assert "model.ubj" not in told
 
 
-def test_files_that_are_gone_are_named(published: Published, challenger: Challenger) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, garble])
+def test_files_that_are_gone_or_damaged_are_named(
+    published: Published, challenger: Challenger, damage: Callable[[Path], None]
+) -> None:
     published.publish(MONTHS[1], published.changed(MONTHS[1]))
     old = published.store.scan("features", partitions=[MONTHS[1]], version=challenger.features.version)
     (file,) = old.files
-    (Path(published.store.uri("features")) / file).unlink()
+    damage(Path(published.store.uri("features")) / file)
     with pytest.raises(Problems) as caught:
         rebuilt(published, challenger)
     (problem,) = caught.value.problems
@@ -127,10 +140,13 @@ def test_files_that_are_gone_are_named(published: Published, challenger: Challen
     assert not (published.toy.folder / "rebuilt").exists()
 
 
-def test_raw_files_that_are_gone_are_named(published: Published, challenger: Challenger) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, garble])
+def test_raw_files_that_are_gone_or_damaged_are_named(
+    published: Published, challenger: Challenger, damage: Callable[[Path], None]
+) -> None:
     old = published.store.scan("raw", partitions=[MONTHS[2]]).files[0]
     published.publish(MONTHS[2], published.changed(MONTHS[2]))
-    (Path(published.store.uri("raw")) / old).unlink()
+    damage(Path(published.store.uri("raw")) / old)
     with pytest.raises(DataError, match=r"raw: must still hold what the features were made from.*VACUUM"):
         rebuilt(published, challenger)
 

@@ -9,6 +9,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import ValidationError
 
 from airworthy.config import Pipeline, Strict, load_pipeline
@@ -86,7 +87,9 @@ def rebuild(pipeline: Pipeline, lineage: Lineage, profile: Profile, folder: Path
         params = recorded.contract.params if recorded else None
         try:
             made = make(declared, challenger.as_of, data, store, folder, params=params)
-        except FileNotFoundError as error:
+        except (OSError, pa.ArrowException, DataError) as error:
+            if isinstance(error, DataError) and error.where != RAW:
+                raise
             raise DataError(RAW, "must still hold what the features were made from", str(error), _REMOVED) from None
         again = load_model(folder, digest=made.digest, pipeline=declared)
         differences = [*lost, *_differences(declared, lineage, challenger, data, registry)]
@@ -128,7 +131,7 @@ def _data(pipeline: Pipeline, lineage: Lineage, challenger: Challenger, store: S
     """
     try:
         data = read_training_data(pipeline, challenger.as_of, store, version=challenger.features.version)
-    except (OSError, AirworthyError) as error:
+    except (OSError, pa.ArrowException, AirworthyError) as error:
         _require_whole(lineage, challenger, store)
         raise DataError(f"{FEATURES}, version {challenger.features.version}", "must be readable", str(error)) from None
     if data.features.digest != challenger.features.digest:
@@ -152,7 +155,7 @@ def _damage(write: Write, version: int, store: Store) -> Iterator[DataError]:
         digest = Digest(name for name in rows.schema.names if name != "partition")
         for chunk in chunks(rows):
             digest.add(chunk)
-    except (OSError, DataError) as error:
+    except (OSError, pa.ArrowException, DataError) as error:
         yield DataError(where, "must still be there", str(error), _REMOVED)
         return
     if digest.hexdigest() != write.digest:
