@@ -280,9 +280,12 @@ def test_an_answer_about_rows_of_which_some_are_decided_about_is_void(world: Wor
         decide(heavy, DAY, before, "release", world.store, who="bob", at=NOW)
 
 
-def test_rows_of_a_partition_that_is_not_validated_again_yet_are_not_asked_about(world: World, heavy: Pipeline) -> None:
-    world.rows = parcels(weight=[50.0] * 10)
-    ingest(shop(world), DAY, world.store)
+@pytest.mark.parametrize("changes", [{"weight": [50.0] * 10}, {"weight": GRAMS, "another": 1}])
+def test_rows_of_a_partition_that_is_not_validated_again_yet_are_not_asked_about(
+    world: World, heavy: Pipeline, changes: dict[str, Any]
+) -> None:
+    world.rows = parcels(**changes)
+    world.store.write("raw", DAY, world.rows, evolve=True)
     with pytest.raises(DataError, match=r"raw\[2026-01-05\]: was ingested again since .* Run parcels.ingest for it"):
         question(heavy, DAY, world.store)
 
@@ -391,7 +394,8 @@ def test_a_repair_that_does_not_work_is_not_put_on_record(
 
 def test_a_repair_that_raises_shows_no_personal_value(world: World) -> None:
     world.rows = parcels(weight=GRAMS)
-    pipeline = shop(world, code=CODE + 'def parse(rows):\n    raise ValueError(f"cannot parse {rows[\'id\'].iloc[0]}")\n')
+    parse = "def parse(rows):\n    raise ValueError('cannot parse ' + rows['id'].iloc[0])\n"
+    pipeline = shop(world, code=CODE + parse)
     run(world, pipeline)
     object.__setattr__(pipeline, "pii", ("id",))
     with pytest.raises(DataError, match="must not raise, but raised ValueError") as raised:

@@ -100,7 +100,8 @@ def asked_rows(pipeline: Pipeline, partition: Partition, store: Store) -> tuple[
     if len(waiting):
         kept = kept.filter(pa.compute.is_in(kept[ROW], pa.array(waiting)))
     rows = rows_at(store, raw, kept[ROW].to_numpy())
-    if rows.num_rows != kept.num_rows or not rows.equals(kept.select(rows.column_names).cast(rows.schema)):
+    there = {*rows.column_names} <= {*kept.column_names} and rows.num_rows == kept.num_rows
+    if not there or not rows.equals(kept.select(rows.column_names).cast(rows.schema)):
         hint = f"Run {pipeline.name}.ingest for it first"
         raise DataError(f"{RAW}[{partition.key}]", "was ingested again since its rows went to quarantine", hint=hint)
     return raw, rows.append_column(ROW, kept[ROW]).append_column(FAILED, kept[FAILED]), bool(len(waiting))
