@@ -1,4 +1,4 @@
-"""Regular expressions of Python in the words of RE2, which DuckDB searches with, and Java, and so Spark, understands."""
+"""Regular expressions of Python in the words of RE2, which DuckDB searches with and Spark's Java understands."""
 
 from __future__ import annotations
 
