@@ -26,8 +26,9 @@ def listed(pipelines: Iterable[Pipeline], profile: Profile) -> Iterator[str]:
     for pipeline in pipelines:
         store = Store(profile.store_uri, pipeline.name)
         raw = {write.partition: write.rows for write in store.history(RAW)}
-        for key in store.partitions(QUARANTINE):
-            kept = store.scan(QUARANTINE, partitions=[key]).to_table(columns=[FAILED, DECISION])
+        version = store.version(QUARANTINE)  # the log is read once for all partitions
+        for key in store.partitions(QUARANTINE, version):
+            kept = store.scan(QUARANTINE, partitions=[key], version=version).to_table(columns=[FAILED, DECISION])
             reasons = Counter(reason for failed in kept[FAILED].to_pylist() for reason in split_reasons(failed))
             decided = Counter(decision or "wait" for decision in kept[DECISION].to_pylist())
             share = f"{kept.num_rows / raw[key]:.2%}" if key in raw else ""

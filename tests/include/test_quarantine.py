@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from airworthy import quarantine_command as command
 from airworthy.config import Pipeline
 from airworthy.errors import AirworthyError, DataError, Problems
 from airworthy.masking import MASK
+from airworthy.partitions import parse_key
 from airworthy.profile import Profile
 from airworthy.stages.decisions import Decision, on_record
 from airworthy.stages.ingest import ingest
@@ -22,7 +24,7 @@ from airworthy.stages.process import process
 from airworthy.stages.quarantine import rows_digest
 from airworthy.stages.question import Question, decide, describe, question
 from airworthy.stages.validate import Validation, validate
-from airworthy.store import TableRef
+from airworthy.store import Store, TableRef
 from parcels import DAY, World, parcels, world
 
 __all__ = ["world"]
@@ -133,6 +135,19 @@ def test_a_question_says_which_rows_fail_what(world: World, heavy: Pipeline) -> 
     assert "| 3 | expect_column_values_to_be_between(weight) | 4000.0 | 2026-01-05-3 |" in text
     assert "- **repair: in_kilograms**: `shop:in_kilograms` mends them" in text
     assert "- No answer: they stay in quarantine." in text
+
+
+def test_the_log_of_raw_is_read_once_per_question_and_answer(
+    world: World, heavy: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, read = Store.history, []
+    monkeypatch.setattr(Store, "history", lambda store, table: [read.append(table), history(store, table)][1])
+    describe(heavy, DAY, asked(world, heavy), world.store, "page")
+    assert read == ["raw"]
+    found = asked(world, heavy)
+    read.clear()
+    decide(heavy, DAY, found, "repair: in_kilograms", world.store, who="ann", at=NOW)
+    assert read == ["raw"]
 
 
 def test_there_is_no_question_without_rows_in_quarantine(world: World) -> None:
@@ -480,6 +495,27 @@ def test_the_command_lists_partitions_with_reasons_and_decisions(world: World, h
     head, line = command.listed([heavy], profile(world))
     assert head.split() == ["pipeline", "partition", "rows", "share", "decisions", "reasons"]
     assert re.split(" {2,}", line) == ["parcels", DAY.key, "3", "30.00%", "2 repair: in_kilograms, 1 wait", reasons]
+
+
+def test_the_command_opens_no_table_once_more_per_partition(
+    world: World, heavy: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(uri: str, **kwargs: Any) -> DeltaTable:
+        opened.append(uri)
+        return DeltaTable(uri, **kwargs)
+
+    kept = world.store.read("quarantine", partitions=[DAY.key])
+    counts = []
+    for days in (1, 2, 3):
+        world.store.write("quarantine", parse_key("day", f"2026-01-0{days}"), kept)
+        with monkeypatch.context() as patch:
+            patch.setattr("airworthy.store.DeltaTable", counted)
+            assert len(list(command.listed([heavy], profile(world)))) == 2 + days
+        counts.append(len(opened))
+        opened.clear()
+    assert len(set(counts)) == 1 and counts[0] > 0
 
 
 def test_the_command_says_when_nothing_is_in_quarantine(world: World) -> None:

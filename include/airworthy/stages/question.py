@@ -74,28 +74,30 @@ def question(pipeline: Pipeline, partition: Partition, store: Store) -> Question
     Raises:
         DataError: The partition was ingested again, and is not validated yet.
     """
-    found = asked_rows(pipeline, partition, store)
-    if found is None:
+    if not store.has(QUARANTINE, partition.key):
         return None
-    raw, rows, waiting = found
+    return _asked(pipeline, _newest_raw(store, partition), store)[0]
+
+
+def _asked(pipeline: Pipeline, raw: TableRef, store: Store) -> tuple[Question, pa.Table]:
+    """Returns what is to be decided about a partition that has rows in quarantine, and which rows these are."""
+    rows, waiting = _rows(pipeline, raw, store)
     reasons = Counter(reason for failed in rows[FAILED].to_pylist() for reason in split_reasons(failed))
     found_digest = rows_digest(rows)
-    return Question(
+    asked = Question(
         raw=raw,
         digest=found_digest,
         rows=rows.num_rows,
         reasons=tuple(reasons.most_common()),
         waiting=waiting,
-        before=tuple(one for one in on_record(store, partition.key) if one.digest == found_digest),
+        before=tuple(one for one in on_record(store, raw.partition) if one.digest == found_digest),
     )
+    return asked, rows
 
 
-def asked_rows(pipeline: Pipeline, partition: Partition, store: Store) -> tuple[TableRef, pa.Table, bool] | None:
-    """Returns the raw partition, its rows in question with position and reasons, and whether they wait."""
-    if not store.has(QUARANTINE, partition.key):
-        return None
-    raw = _newest_raw(store, partition)
-    kept = store.scan(QUARANTINE, partitions=[partition.key]).to_table()
+def _rows(pipeline: Pipeline, raw: TableRef, store: Store) -> tuple[pa.Table, bool]:
+    """Returns the rows in question with position and reasons, and whether they wait."""
+    kept = store.scan(QUARANTINE, partitions=[raw.partition]).to_table()
     waiting = positions(kept, WAITING)
     if len(waiting):
         kept = kept.filter(pa.compute.is_in(kept[ROW], pa.array(waiting)))
@@ -103,8 +105,8 @@ def asked_rows(pipeline: Pipeline, partition: Partition, store: Store) -> tuple[
     there = {*rows.column_names} <= {*kept.column_names} and rows.num_rows == kept.num_rows
     if not there or not rows.equals(kept.select(rows.column_names).cast(rows.schema)):
         hint = f"Run {pipeline.name}.ingest for it first"
-        raise DataError(f"{RAW}[{partition.key}]", "was ingested again since its rows went to quarantine", hint=hint)
-    return raw, rows.append_column(ROW, kept[ROW]).append_column(FAILED, kept[FAILED]), bool(len(waiting))
+        raise DataError(f"{RAW}[{raw.partition}]", "was ingested again since its rows went to quarantine", hint=hint)
+    return rows.append_column(ROW, kept[ROW]).append_column(FAILED, kept[FAILED]), bool(len(waiting))
 
 
 def decide(
@@ -140,12 +142,12 @@ def decide(
     where = f"{QUARANTINE}[{partition.key}]"
     if decision not in pipeline.quarantine.options:
         raise DataError(where, f"the decision must be one of {', '.join(pipeline.quarantine.options)}", decision)
-    _check_same(where, asked, pipeline, partition, store)
+    rows = _same_rows(where, asked, pipeline, partition, store)
     function = ""
-    if decision.startswith(REPAIR) and (found := asked_rows(pipeline, partition, store)) is not None:
+    if decision.startswith(REPAIR):
         name = decision.removeprefix(REPAIR)
         with masked_errors(pipeline):
-            repair(pipeline, name, found[1])
+            repair(pipeline, name, rows)
         function = pipeline.quarantine.repairs[name]
     made = Decision(
         partition=partition.key,
@@ -174,9 +176,7 @@ def describe(pipeline: Pipeline, partition: Partition, asked: Question, store: S
         store: Has the rows.
         page: The address of the page of the validation.
     """
-    found = asked_rows(pipeline, partition, store)
-    assert found is not None
-    head, *rows = sample(pipeline, found[1], SAMPLE)
+    head, *rows = sample(pipeline, _rows(pipeline, asked.raw, store)[0], SAMPLE)
     wait = "wait for a decision" if asked.waiting else "are decided about; a new decision takes the place of the last"
     before = "".join(f"- {_safe(str(one))}\n" for one in asked.before)
     return "\n".join(
@@ -212,14 +212,17 @@ def split_reasons(failed: str) -> list[str]:
     return re.split(r", (?=expect_|[a-z_]+\()", failed)
 
 
-def _check_same(where: str, asked: Question, pipeline: Pipeline, partition: Partition, store: Store) -> None:
+def _same_rows(where: str, asked: Question, pipeline: Pipeline, partition: Partition, store: Store) -> pa.Table:
+    """Returns the rows that a person was asked about, if they are still there."""
     raw = _newest_raw(store, partition)
-    now: Question | str | None = f"version {raw.version} of {RAW} ({raw.digest[:12]})"
+    now: Question | str = f"version {raw.version} of {RAW} ({raw.digest[:12]})"
     if raw.digest == asked.raw.digest:
-        now = question(pipeline, partition, store)
-        if now is not None and now.digest == asked.digest:
-            return
-    rule = f"the answer is void: it is about {asked}, and by now there is {now or 'no row in quarantine'}"
+        now = "no row in quarantine"
+        if store.has(QUARANTINE, partition.key):
+            now, rows = _asked(pipeline, raw, store)
+            if now.digest == asked.digest:
+                return rows
+    rule = f"the answer is void: it is about {asked}, and by now there is {now}"
     raise DataError(where, rule, hint="Look at what is there now, and decide about that")
 
 
