@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from airworthy.config import Pipeline
@@ -16,13 +16,14 @@ from airworthy.stages.ingest import RAW
 from airworthy.stages.quarantine import DECISION, FAILED, QUARANTINE, WAITING
 from airworthy.stages.question import decide, question, sample, split_reasons
 from airworthy.store import Store
+from airworthy.terminal import lines
 
 _HEAD = ("pipeline", "partition", "rows", "share", "decisions", "reasons")
 
 
 def listed(pipelines: Iterable[Pipeline], profile: Profile) -> Iterator[str]:
     """Yields a table of the partitions that have rows in quarantine."""
-    lines: list[Sequence[str]] = [_HEAD]
+    rows = []
     for pipeline in pipelines:
         store = Store(profile.store_uri, pipeline.name)
         raw = {write.partition: write.rows for write in store.history(RAW)}
@@ -32,8 +33,8 @@ def listed(pipelines: Iterable[Pipeline], profile: Profile) -> Iterator[str]:
             reasons = Counter(reason for failed in kept[FAILED].to_pylist() for reason in split_reasons(failed))
             decided = Counter(decision or "wait" for decision in kept[DECISION].to_pylist())
             share = f"{kept.num_rows / raw[key]:.2%}" if key in raw else ""
-            lines.append((pipeline.name, key, str(kept.num_rows), share, _counts(decided), _counts(reasons)))
-    yield from _aligned(lines) if len(lines) > 1 else ["No rows are in quarantine."]
+            rows.append((pipeline.name, key, str(kept.num_rows), share, _counts(decided), _counts(reasons)))
+    yield from lines(_HEAD, rows) if rows else ["No rows are in quarantine."]
 
 
 def shown(pipeline: Pipeline, key: str, limit: int, profile: Profile) -> Iterator[str]:
@@ -47,7 +48,7 @@ def shown(pipeline: Pipeline, key: str, limit: int, profile: Profile) -> Iterato
     rows = store.scan(QUARANTINE, partitions=[partition.key]).to_table()
     head, *cells = sample(pipeline, rows, limit, columns=None)
     place = head.index(DECISION)
-    yield from _aligned([head, *([*row[:place], row[place] or "waits", *row[place + 1 :]] for row in cells)])
+    yield from lines(head, ([*row[:place], row[place] or "waits", *row[place + 1 :]] for row in cells))
     if rows.num_rows > len(cells):
         yield f"... and {rows.num_rows - len(cells)} more"
     for decision in on_record(store, key):
@@ -72,9 +73,3 @@ def decided(pipeline: Pipeline, key: str, decision: str, reason: str, profile: P
 
 def _counts(counted: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counted.most_common())
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -12,6 +12,7 @@ from airworthy.expectations import Outcome
 from airworthy.partitions import Partition
 from airworthy.profile import load_profile, pipelines_dir
 from airworthy.store import Store, TableRef
+from airworthy.terminal import lines
 
 VALIDATIONS = "validations"
 _WIDTH = 90
@@ -91,11 +92,4 @@ def run(pipeline: str, environment: Mapping[str, str], expectation: str = "", *,
         "observed": rows["observed"].map("{:.6g}".format).where(rows["observed"].notna(), ""),
         "": rows["reason"].where(rows["status"] != "passed", "").str.slice(0, _WIDTH),
     }
-    for line in _lines({name: [name, *values.astype(str)] for name, values in columns.items()}):
-        print(line)
-
-
-def _lines(columns: Mapping[str, Sequence[str]]) -> list[str]:
-    widths = {name: max(map(len, values)) for name, values in columns.items()}
-    rows = zip(*([value.ljust(widths[name]) for value in values] for name, values in columns.items()), strict=True)
-    return ["  ".join(row).rstrip() for row in rows]
+    print("\n".join(lines(list(columns), zip(*(values.astype(str) for values in columns.values()), strict=True))))

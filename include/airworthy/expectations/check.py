@@ -47,6 +47,11 @@ class Check:
     built: Any = None
     metrics: dict[str, Metric] = field(default_factory=dict)
 
+    def stopped(self, error: Exception) -> None:
+        """Leaves in the outcome that the expectation could not be judged, and why."""
+        self.outcome.status, self.outcome.rows, self.outcome.unexpected = "error", None, 0
+        judge(self.outcome, pandas_engine.raised(self.built, error))
+
 
 def prepared(expectation: Expectation, columns: Sequence[str]) -> Check:
     """Returns a check of rows with these columns, which has its outcome already if it cannot be judged on them."""
@@ -118,7 +123,7 @@ class Judge:
         except _UNABLE:
             self._on_pandas(check)
         except Exception as error:
-            self._error(check, error)
+            check.stopped(error)
 
     def _judge(self, check: Check, plan: Plan) -> None:
         values = {metric.id: plan.answers.get(metric.id) for metric in check.metrics.values()}
@@ -162,15 +167,11 @@ class Judge:
             if outcome.status == "failed" and outcome.is_row_level and outcome.unexpected <= self._listed:
                 outcome.rows = pandas_engine.failing_rows(frame, check.built)
         except Exception as error:
-            self._error(check, error)
+            check.stopped(error)
 
     def _frame(self, expectation: Expectation) -> pd.DataFrame:
         columns = columns_of(expectation)
         return self._rows.frame(columns if columns and pandas_engine.needs_only_its_columns(expectation) else None)
-
-    def _error(self, check: Check, error: Exception) -> None:
-        check.outcome.status, check.outcome.rows, check.outcome.unexpected = "error", None, 0
-        judge(check.outcome, pandas_engine.raised(check.built, error))
 
 
 def run(rows: ds.Dataset, expectations: Sequence[Expectation], *, listed: int) -> list[Outcome]:

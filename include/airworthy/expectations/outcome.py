@@ -39,6 +39,11 @@ class Outcome:
     rows: np.ndarray | None = None
     result: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def quarantines(self) -> bool:
+        """Whether rows fail it that must not go on."""
+        return self.status == "failed" and self.is_row_level and not self.is_warning
+
 
 def columns_of(expectation: Expectation) -> list[str]:
     """Returns the columns that an expectation names as its own."""

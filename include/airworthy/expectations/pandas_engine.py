@@ -62,7 +62,7 @@ def validate(frame: pd.DataFrame, built: Built, result_format: str = "SUMMARY") 
     import great_expectations as gx
 
     suite = gx.ExpectationSuite(name="checks", expectations=[built.copy(deep=False)])
-    batch = _whole_frames().get_batch(batch_parameters={"dataframe": frame})
+    batch = whole_frames("pandas").get_batch(batch_parameters={"dataframe": frame})
     return batch.validate(suite, result_format={"result_format": result_format}).results[0]
 
 
@@ -83,10 +83,16 @@ def raised(built: Built, error: Exception) -> dict[str, Any]:
 
 
 @cache
-def _whole_frames() -> Any:
+def whole_frames(kind: str, **options: Any) -> Any:
+    """Returns what Great Expectations makes a batch of a frame with.
+
+    Args:
+        kind: `pandas` or `spark`.
+        options: Of the data source.
+    """
     import great_expectations as gx
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
-    asset = context.data_sources.add_pandas("memory").add_dataframe_asset("raw")
+    asset = getattr(context.data_sources, f"add_{kind}")("memory", **options).add_dataframe_asset("raw")
     return asset.add_batch_definition_whole_dataframe("whole")

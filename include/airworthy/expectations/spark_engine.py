@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import cache, reduce
+from functools import reduce
 from operator import and_, or_
 from typing import TYPE_CHECKING, Any
 
@@ -111,8 +111,7 @@ class _Judge:
             if outcome.status == "failed" and outcome.is_row_level and outcome.unexpected <= self._listed:
                 outcome.rows = self._positions(check)
         except Exception as error:
-            outcome.status, outcome.rows, outcome.unexpected = "error", None, 0
-            judge(outcome, pandas_engine.raised(check.built, error))
+            check.stopped(error)
 
     def _positions(self, check: Check) -> np.ndarray:
         from great_expectations.validator.metrics_calculator import MetricsCalculator
@@ -198,7 +197,7 @@ def _results(frame: DataFrame, checks: list[Check], result_format: dict[str, Any
     import great_expectations as gx
 
     built = [_for_spark(check).copy(update={"meta": {_NUMBER: number}}) for number, check in enumerate(checks)]
-    batch = _frames().get_batch(batch_parameters={"dataframe": frame})
+    batch = pandas_engine.whole_frames("spark", persist=False).get_batch(batch_parameters={"dataframe": frame})
     suite = gx.ExpectationSuite(name="checks", expectations=built)
     found = {}
     for result in batch.validate(suite, result_format=result_format).results if built else ():
@@ -220,16 +219,6 @@ def _for_spark(check: Check) -> Any:
     if "regex_list" in kwargs:
         kwargs["regex_list"] = [*map(re2, kwargs["regex_list"])]
     return pandas_engine.build(Expectation(type=check.outcome.expectation.type, kwargs=kwargs))
-
-
-@cache
-def _frames() -> Any:
-    import great_expectations as gx
-
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
-    asset = context.data_sources.add_spark("spark", persist=False).add_dataframe_asset("raw")
-    return asset.add_batch_definition_whole_dataframe("whole")
 
 
 def _unlike(of: Family, kwargs: dict[str, Any]) -> Iterator[Any]:

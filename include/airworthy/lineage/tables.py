@@ -127,14 +127,6 @@ def origins(raw: Write | None) -> str:
     return ", ".join(told + [f"and {len(found) - _ORIGINS} more"] * (len(found) > _ORIGINS))
 
 
-def lines(table: Table) -> list[str]:
-    """Returns a table for a terminal, its columns aligned."""
-    header, rows = table
-    cells = [row for row in (header, *rows) if any(row)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
 def _partition(read: Read) -> tuple[str, ...]:
     features, raw = read.features, read.raw
     left_out = raw.rows - features.rows if raw and features else 0

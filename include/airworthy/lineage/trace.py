@@ -12,6 +12,7 @@ from airworthy.lineage import Lineage, Use, lineages, of_run, of_version, tables
 from airworthy.lineage.page import page_path, write_page
 from airworthy.profile import Profile, load_profile, pipelines_dir
 from airworthy.registry import Registry
+from airworthy.terminal import lines
 
 
 def run(pipeline: str, environment: Mapping[str, str], *, as_json: bool = False, **asked: str | None) -> None:
@@ -38,7 +39,7 @@ def run(pipeline: str, environment: Mapping[str, str], *, as_json: bool = False,
         wanted = {"partition": partition} if partition else {"origin": origin or ""}
         _tell_data(uses(declared, profile, found, **wanted), wanted, as_json=as_json)
     else:
-        print(_json([_as_json(one) for one in found]) if as_json else "\n".join(tables.lines(tables.models(found))))
+        print(_json([_as_json(one) for one in found]) if as_json else "\n".join(lines(*tables.models(found))))
 
 
 def _tell_model(pipeline: Pipeline, profile: Profile, lineage: Lineage, *, as_json: bool) -> None:
@@ -47,8 +48,8 @@ def _tell_model(pipeline: Pipeline, profile: Profile, lineage: Lineage, *, as_js
         return
     write_page(pipeline, lineage, profile)
     print(f"{pipeline.name} {tables.name(lineage)}\n")
-    print("\n".join(tables.lines(tables.model(lineage, Registry(profile).run_url(lineage.run.run_id)))), end="\n\n")
-    print("\n".join(tables.lines(tables.partitions(lineage))), end="\n\n")
+    print("\n".join(lines(*tables.model(lineage, Registry(profile).run_url(lineage.run.run_id)))), end="\n\n")
+    print("\n".join(lines(*tables.partitions(lineage))), end="\n\n")
     print(f"As a picture: {profile.reports_dir / page_path(pipeline, lineage.run.run_id)}")
 
 
@@ -59,7 +60,7 @@ def _tell_data(found: list[Use], wanted: Mapping[str, str], *, as_json: bool) ->
     if as_json:
         print(_json([{**use.model_dump(mode="json"), "lineages": list(map(_brief, use.lineages))} for use in found]))
     else:
-        print("\n".join(tables.lines(tables.back(found))))
+        print("\n".join(lines(*tables.back(found))))
 
 
 def _as_json(lineage: Lineage) -> dict[str, Any]:

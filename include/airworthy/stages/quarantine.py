@@ -270,7 +270,7 @@ def _failing(outcomes: Iterable[Outcome]) -> np.ndarray:
     for outcome in outcomes:
         if outcome.status == "error":
             raise DataError(RAW, f"{outcome.title} could not be judged with repaired rows: {outcome.reason}")
-        if outcome.status == "failed" and outcome.is_row_level and not outcome.is_warning:
+        if outcome.quarantines:
             if outcome.rows is None:
                 raise DataError(RAW, f"{outcome.title} fails for too many rows to list", outcome.unexpected)
             bad.append(outcome.rows)

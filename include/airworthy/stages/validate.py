@@ -197,7 +197,7 @@ def _allowed(pipeline: Pipeline, rows: int) -> int:
 
 def _bad_rows(outcomes: list[Outcome]) -> tuple[int, pd.Series[Any]]:
     """Returns how many rows fail, and the failing expectations by position of the rows that are listed."""
-    critical = [one for one in outcomes if one.status == "failed" and one.is_row_level and not one.is_warning]
+    critical = [one for one in outcomes if one.quarantines]
     unlisted = max((one.unexpected for one in critical if one.rows is None), default=0)
     listed = [(one.title, one.rows) for one in critical if one.rows is not None]
     positions = np.unique(np.concatenate([np.array([], "int64"), *(rows for _, rows in listed)]))
@@ -213,8 +213,7 @@ def _bad_rows(outcomes: list[Outcome]) -> tuple[int, pd.Series[Any]]:
 
 def _all_listed(outcomes: list[Outcome]) -> bool:
     """Returns whether every failing row is known, so that nobody has decided about some without the others."""
-    failing = [one for one in outcomes if one.status == "failed" and one.is_row_level and not one.is_warning]
-    return all(one.rows is not None for one in failing)
+    return all(one.rows is not None for one in outcomes if one.quarantines)
 
 
 def _judged_again(outcomes: list[Outcome], again: list[Outcome]) -> list[Outcome]:
