@@ -127,5 +127,5 @@ def _aggregate(query: Query, metric: Metric) -> str:
         aggregate = AGGREGATES[name](query, found)
         return aggregate + chosen
     if name.endswith(_DOMAIN_COUNT):
-        return f"count(*) FILTER ({domain(query, of).where})"
-    return f"count(*) FILTER ({unexpected(query, condition_of(name), of, kwargs)})"
+        return f"count_if({domain(query, of).where})"
+    return f"count_if({unexpected(query, condition_of(name), of, kwargs)})"
