@@ -80,7 +80,7 @@ schema: $(RUN)
 environments: $(DEV) $(CORE)
 
 test: environments
-	.venv-core/bin/python -m pytest tests/include -q
+	.venv-core/bin/python -m pytest tests/include -q -n auto --maxprocesses 4 --dist loadfile
 	.venv/bin/python -m pytest tests/dags tests/integration tests/faults
 
 benchmark: $(DEV)
@@ -119,7 +119,7 @@ $(CORE): .venv/bin/python $(INPUTS)
 	@echo "Installing into .venv-core: the machine-learning part, without Airflow"
 	@$(UV) venv --quiet --clear --python .venv/bin/python .venv-core
 	@$(UV) pip $(INSTALL) --python .venv-core -e '.[embedded,redis,spark]' \
-		httpx hypothesis 'moto[s3,server]' playwright pytest pytest-timeout
+		httpx hypothesis 'moto[s3,server]' playwright pytest pytest-timeout pytest-xdist
 	@touch $@
 
 .venv/bin/python:
