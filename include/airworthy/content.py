@@ -7,7 +7,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 from pyarrow import fs
@@ -213,6 +214,37 @@ class Digest:
         if self._waiting:
             _update(found, pa.concat_tables(self._waiting))
         return hashlib.sha256(b"".join(column.digest() for column in found.values())).hexdigest()
+
+
+def digest(rows: ds.FileSystemDataset, expected: int) -> str | None:
+    """Returns the digest of the rows, or None if they are not as many as expected."""
+    if rows.count_rows() != expected:
+        return None
+    found = Digest(name for name in rows.schema.names if name != PARTITION)
+    for chunk in chunks(rows):
+        found.add(chunk)
+    return found.hexdigest()
+
+
+def chunks(rows: ds.FileSystemDataset, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yields the rows in order, a row group at a time, with few of them in memory.
+
+    Args:
+        rows: What `Store.scan` returned.
+        columns: Only these. Default: all but `partition`.
+    """
+    names = [name for name in rows.schema.names if name != PARTITION] if columns is None else list(columns)
+    schema = pa.schema([rows.schema.field(name) for name in names])
+    for fragment in rows.get_fragments():
+        with rows.filesystem.open_input_file(fragment.path) as opened:
+            file = pq.ParquetFile(opened)
+            there = [name for name in names if name in file.schema_arrow.names]
+            # Arrow's own iterators hold on to what they have read.
+            for group in fragment.row_groups:
+                found = file.read_row_group(group.id, columns=there)
+                for name in set(names) - set(there):  # a column the table got later
+                    found = found.append_column(name, pa.nulls(len(found), schema.field(name).type))
+                yield found.select(names).cast(schema)
 
 
 def _update(digests: dict[str, Any], block: pa.Table) -> None:

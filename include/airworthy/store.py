@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
@@ -22,7 +21,7 @@ from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
 from airworthy.columns import TIMESTAMP
-from airworthy.content import PARTITION, Content, Digest, Rows, Types, completed, evolved
+from airworthy.content import PARTITION, Content, Rows, Types, chunks, completed, digest, evolved
 from airworthy.errors import ConflictError, DataError
 from airworthy.locks import locked
 from airworthy.partitions import Partition, utc
@@ -266,7 +265,7 @@ class Store:
         else:
             content.retype(_types(opened))
         names = {"table": table, "partition": partition.key, "rows": content.rows, "digest": content.digest}
-        if _digest(self._dataset(table, opened, [partition.key]), content.rows) == content.digest:
+        if digest(self._dataset(table, opened, [partition.key]), content.rows) == content.digest:
             return TableRef(**names, version=opened.version(), changed=False)
         added = content.finish(partition.key)
         with self._offered(content):
@@ -375,37 +374,6 @@ def _schema(types: Types) -> Schema:
 def _types(table: DeltaTable) -> Types:
     schema = pa.schema(table.schema())
     return {field.name: field.type for field in schema if field.name != PARTITION}
-
-
-def _digest(rows: ds.FileSystemDataset, expected: int) -> str | None:
-    """Returns the digest of the rows, or None if they are not as many as expected."""
-    if rows.count_rows() != expected:
-        return None
-    found = Digest(name for name in rows.schema.names if name != PARTITION)
-    for chunk in chunks(rows):
-        found.add(chunk)
-    return found.hexdigest()
-
-
-def chunks(rows: ds.FileSystemDataset, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yields the rows in order, a row group at a time, with few of them in memory.
-
-    Args:
-        rows: What `Store.scan` returned.
-        columns: Only these. Default: all but `partition`.
-    """
-    names = [name for name in rows.schema.names if name != PARTITION] if columns is None else list(columns)
-    schema = pa.schema([rows.schema.field(name) for name in names])
-    for fragment in rows.get_fragments():
-        with rows.filesystem.open_input_file(fragment.path) as opened:
-            file = pq.ParquetFile(opened)
-            there = [name for name in names if name in file.schema_arrow.names]
-            # Arrow's own iterators hold on to what they have read.
-            for group in fragment.row_groups:
-                found = file.read_row_group(group.id, columns=there)
-                for name in set(names) - set(there):  # a column the table got later
-                    found = found.append_column(name, pa.nulls(len(found), schema.field(name).type))
-                yield found.select(names).cast(schema)
 
 
 def _moment(milliseconds: int) -> datetime:

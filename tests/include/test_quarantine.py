@@ -127,7 +127,7 @@ def test_a_question_says_which_rows_fail_what(world: World, heavy: Pipeline) -> 
     found = asked(world, heavy)
     assert (found.rows, found.waiting, found.before) == (3, True, ())
     assert found.reasons == (("expect_column_values_to_be_between(weight)", 3),)
-    text = describe(heavy, DAY, found, world.store, "http://here/page.html")
+    text = describe(heavy, found, world.store, "http://here/page.html")
     assert (
         "**3 of 10 rows** of version 1 of `raw` wait for a decision. [Validation result](http://here/page.html)" in text
     )
@@ -142,7 +142,7 @@ def test_the_log_of_raw_is_read_once_per_question_and_answer(
 ) -> None:
     history, read = Store.history, []
     monkeypatch.setattr(Store, "history", lambda store, table: [read.append(table), history(store, table)][1])
-    describe(heavy, DAY, asked(world, heavy), world.store, "page")
+    describe(heavy, asked(world, heavy), world.store, "page")
     assert read == ["raw"]
     found = asked(world, heavy)
     read.clear()
@@ -161,7 +161,7 @@ def test_personal_columns_are_masked_and_markdown_is_text(world: World) -> None:
     pipeline = shop(world)
     run(world, pipeline)
     object.__setattr__(pipeline, "pii", ("id",))
-    text = describe(pipeline, DAY, asked(world, pipeline), world.store, "page")
+    text = describe(pipeline, asked(world, pipeline), world.store, "page")
     assert "2026-01-05-3" not in text and r"| \[masked\] |" in text
     assert r"!\[x\](http\://evil/x.png)\|\<b\>" in text
 
@@ -231,7 +231,7 @@ def test_a_later_decision_takes_the_place_of_an_earlier_one(world: World, heavy:
     assert run(world, heavy).rows == 10
     again = asked(world, heavy)
     assert not again.waiting and [one.decision for one in again.before] == ["release"]
-    assert "Decided before" in describe(heavy, DAY, again, world.store, "page")
+    assert "Decided before" in describe(heavy, again, world.store, "page")
     answer(world, heavy, "drop", days=1, who="bob")
     assert run(world, heavy).rows == 7
     assert [(one.decision, one.who) for one in on_record(world.store)] == [("release", "ann"), ("drop", "bob")]

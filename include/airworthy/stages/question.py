@@ -166,12 +166,11 @@ def decide(
     return made
 
 
-def describe(pipeline: Pipeline, partition: Partition, asked: Question, store: Store, page: str) -> str:
+def describe(pipeline: Pipeline, asked: Question, store: Store, page: str) -> str:
     """Returns the question in Markdown: how many rows fail what, what may be done, and a sample without personal data.
 
     Args:
         pipeline: Declares what may be decided, and the personal columns.
-        partition: The partition in question.
         asked: What is to be decided.
         store: Has the rows.
         page: The address of the page of the validation.

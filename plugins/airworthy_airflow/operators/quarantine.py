@@ -104,7 +104,7 @@ class DecideRowsOperator(StageOperator, HITLOperator):
             if not asked.waiting and context["dag_run"].run_type == DagRunType.OPERATOR_TRIGGERED:
                 raise AirflowSkipException(f"All rows of {partition.key} have been decided about meanwhile")
             self.subject = f"{self.pipeline.name} {partition.key}: {asked.rows} of {asked.raw.rows} rows in quarantine"
-            self.body = describe(self.pipeline, partition, asked, self.store, page)
+            self.body = describe(self.pipeline, asked, self.store, page)
         context["ti"].xcom_push(key=_QUESTION, value=asked.model_dump(mode="json"))
         super().execute(context)
 
