@@ -20,6 +20,8 @@ from deltalake import write_deltalake
 from airworthy.connections import from_environment, storage_options
 from airworthy.errors import DataError, ServiceError
 from parcels import DAY, NEXT_DAY, parcels
+from airworthy.places import ObjectStore
+from airworthy.sources import delta
 from test_sources import extract, files, source
 
 KEYS = {"aws_access_key_id": "tester", "aws_secret_access_key": "hunter2", "region_name": "eu-central-1"}
@@ -105,6 +107,17 @@ def test_without_a_connection_the_machines_own_credentials_are_used(
 
 
 def test_a_store_that_does_not_answer_is_worth_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_that_is_overwritten_while_it_is_copied_is_refused(lake: Any, tmp_path: Path) -> None:
+    class Copy(type(tmp_path)):  # type: ignore[misc]
+        def open(self, *args: Any, **options: Any) -> Any:
+            lake.put_object(Bucket="lake", Key="a.csv", Body=b"b\n2\n")
+            return super().open(*args, **options)
+
+    lake.put_object(Bucket="lake", Key="a.csv", Body=b"a\n1\n")
+    with pytest.raises(DataError, match=r"^s3://lake/a\.csv: must not change while it is read"):
+        ObjectStore(from_environment("lake")).fetch("s3://lake/a.csv", Copy(tmp_path / "a.csv"))
+
+
     extra = {"region_name": "eu-central-1", "endpoint_url": "http://127.0.0.1:9"}
     value = {"conn_type": "aws", "login": "tester", "password": "hunter2", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(value))
