@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -46,7 +47,7 @@ def ingest_views(
         if first is None and store.version(table) is None:
             log.info("%s: no rows, and none before", where)
             continue
-        rows = checked if first is None else _chain(first, checked)
+        rows = itertools.chain([] if first is None else [first], checked)
         facts = {"origins": [asdict(origin) for origin in extracted.origins]}
         ref = store.write(table, partition, rows, evolve=True, facts=facts)
         log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
@@ -90,11 +91,6 @@ def _newest(view: View, store: Store, name: str, partition: Partition, version: 
             if key is not None and (key not in found or moment >= found[key][0]):
                 found[key] = moment, json.dumps(content, default=lambda value: value.isoformat())
     return found
-
-
-def _chain(first: pa.Table, rest: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    yield from rest
 
 
 def _checked(where: str, view: View, partition: Partition, rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
