@@ -24,9 +24,10 @@ for pipeline in declared("ingest"):
     ):
         # A partition that fails must not keep the others of its batch from going on.
         rule = "all_done" if pipeline.batch > 1 else "all_success"
-        raw = IngestOperator(task_id="ingest", pipeline=pipeline, trigger_rule=rule, outlets=[assets.raw(pipeline)])
-        if pipeline.wait is not None:
-            WaitOperator(task_id="wait", pipeline=pipeline) >> raw
+        waited = None if pipeline.wait is None else WaitOperator(task_id="wait", pipeline=pipeline).output
+        raw = IngestOperator(
+            task_id="ingest", pipeline=pipeline, there=waited, trigger_rule=rule, outlets=[assets.raw(pipeline)]
+        )
         validation = ValidateOperator(task_id="validate", pipeline=pipeline, raw=raw.output, trigger_rule=rule)
         ProcessOperator(
             task_id="process",

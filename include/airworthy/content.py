@@ -24,6 +24,7 @@ from airworthy.errors import DataError, Problems
 
 CHUNK = 131_072  # rows; of 50 columns they take about 50 MB
 PARTITION = "partition"
+_BLOCK = 16_384  # rows that are put through a digest at once; of long text they take much more than numbers do
 
 Rows: TypeAlias = pd.DataFrame | pa.Table | Iterable[pa.Table]
 Types = dict[str, pa.DataType]
@@ -49,6 +50,7 @@ class Content:
         self.rows = 0
         self._where, self._folder, self._filesystem = where, folder, filesystem
         self._path = ""
+        self._kept = False
         self._writer: pq.ParquetWriter | None = None
         self._digest = Digest(self.types)
         try:
@@ -66,7 +68,7 @@ class Content:
         """
         if list(types.items()) == list(self.types.items()):
             return
-        written = self._path
+        written, kept = self._path, self._kept
         if written:
             self._finish()
             try:
@@ -75,7 +77,8 @@ class Content:
                     for batch in pq.ParquetFile(source).iter_batches(CHUNK):
                         self._add(pa.Table.from_batches([batch]), types)
             finally:  # also when values do not fit: only the newest file is known from here on
-                self._filesystem.delete_file(written)
+                if not kept:
+                    self._filesystem.delete_file(written)
         self.types = types
 
     def finish(self, key: str) -> AddAction | None:
@@ -92,14 +95,15 @@ class Content:
             stats=json.dumps(_statistics(metadata)),
         )
 
-    def keep(self) -> None:
-        """Leaves the file to the table."""
-        self._path = ""
+    def keep(self, kept: bool = True) -> None:
+        """Leaves the file to the table, or takes it back."""
+        self._kept = kept
 
     def remove(self) -> None:
         """Leaves no file behind but one that was kept."""
-        if self._path:
-            self._finish()
+        if self._path and not self._kept:
+            if self._writer is not None:
+                self._writer.close()
             self._filesystem.delete_file(self._path)
             self._path = ""
 
@@ -125,12 +129,12 @@ class Content:
     def _open(self, types: Types) -> None:
         self.types, self.rows = types, 0
         self._digest = Digest(types)
-        self._path = f"{self._folder}/part-{uuid.uuid4()}.parquet"
         self._filesystem.create_dir(self._folder)
+        path = f"{self._folder}/part-{uuid.uuid4()}.parquet"
         self._metadata: list[pq.FileMetaData] = []
-        self._writer = pq.ParquetWriter(
-            self._path, pa.schema(types.items()), filesystem=self._filesystem, metadata_collector=self._metadata
-        )
+        schema = pa.schema(types.items())
+        self._writer = pq.ParquetWriter(path, schema, filesystem=self._filesystem, metadata_collector=self._metadata)
+        self._path, self._kept = path, False
 
     def _finish(self) -> pq.FileMetaData:
         if self._writer is not None:
@@ -193,10 +197,10 @@ class Digest:
         self._count = 0
 
     def add(self, rows: pa.Table) -> None:
-        """Takes the rows in, in blocks of `CHUNK` rows, so that it does not matter how they come."""
+        """Takes the rows in, in blocks of one size, so that it does not matter how they come."""
         start = 0
-        while rows.num_rows - start >= CHUNK - self._count:
-            part = rows.slice(start, CHUNK - self._count)
+        while rows.num_rows - start >= _BLOCK - self._count:
+            part = rows.slice(start, _BLOCK - self._count)
             start += part.num_rows
             _update(self._columns, pa.concat_tables([*self._waiting, part]))
             self._waiting, self._count = [], 0
@@ -279,7 +283,10 @@ def _statistics(file: pq.FileMetaData) -> dict[str, Any]:
         if any(one is None or not one.has_null_count for one in statistics):
             continue
         found["nullCount"][name] = sum(one.null_count for one in statistics)
-        bounds = [(one.min, one.max) for one in statistics if one.has_min_max]
+        try:
+            bounds = [(one.min, one.max) for one in statistics if one.has_min_max]
+        except OverflowError:  # a year that Python does not know
+            continue
         if bounds and isinstance(bounds[0][0], int | float | datetime) and not isinstance(bounds[0][0], bool):
             found["minValues"][name] = _plain(min(low for low, _ in bounds))
             found["maxValues"][name] = _plain(max(high for _, high in bounds))

@@ -6,7 +6,7 @@ import json
 import random
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -208,6 +208,10 @@ class Store:
         ]
         return writes[::-1]
 
+    def newest(self, table: str, partition_key: str) -> Write | None:
+        """Returns the last write of a partition; None if there is none on record."""
+        return next((write for write in self.history(table)[::-1] if write.partition == partition_key), None)
+
     def version(self, table: str) -> int | None:
         """Returns the newest version of a table, or None if it does not exist."""
         opened = self._open(table)
@@ -265,18 +269,18 @@ class Store:
         if _digest(self._dataset(table, opened, [partition.key]), content.rows) == content.digest:
             return TableRef(**names, version=opened.version(), changed=False)
         added = content.finish(partition.key)
-        opened.create_write_transaction(
-            [] if added is None else [added],
-            mode="overwrite",
-            schema=_schema(content.types),
-            partition_by=[PARTITION],
-            partition_filters=[(PARTITION, "=", partition.key)],
-            commit_properties=CommitProperties(
-                custom_metadata={_FACTS: json.dumps({**names, "facts": facts})},
-                max_commit_retries=0,  # whoever commits must have seen what the others did
-            ),
-        )
-        content.keep()
+        with self._offered(content):
+            opened.create_write_transaction(
+                [] if added is None else [added],
+                mode="overwrite",
+                schema=_schema(content.types),
+                partition_by=[PARTITION],
+                partition_filters=[(PARTITION, "=", partition.key)],
+                commit_properties=CommitProperties(
+                    custom_metadata={_FACTS: json.dumps({**names, "facts": facts})},
+                    max_commit_retries=0,  # whoever commits must have seen what the others did
+                ),
+            )
         return TableRef(**names, version=opened.version() + 1, changed=True)
 
     def _like(self, table: str | None) -> Types:
@@ -297,19 +301,35 @@ class Store:
             for key in self.partitions(table, opened.version()):
                 rows = chunks(self._dataset(table, opened, [key]))
                 contents[key] = self._content(table, key, rows, wide)
-            opened.create_write_transaction(
-                [added for key, content in contents.items() if (added := content.finish(key)) is not None],
-                mode="overwrite",
-                schema=_schema(wide),
-                partition_by=[PARTITION],
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
-            for content in contents.values():
-                content.keep()
+            actions = [content.finish(key) for key, content in contents.items()]
+            with self._offered(*contents.values()):
+                opened.create_write_transaction(
+                    [action for action in actions if action is not None],
+                    mode="overwrite",
+                    schema=_schema(wide),
+                    partition_by=[PARTITION],
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                )
         finally:
             for content in contents.values():
                 content.remove()
         opened.update_incremental()
+
+    @contextmanager
+    def _offered(self, *contents: Content) -> Iterator[None]:
+        """Leaves files to a table unless it has certainly refused them: one that its log names must not be deleted.
+
+        What is raised may come after the commit, as from a checkpoint that cannot be written. A conflict does not, but
+        an object store may tell one where its answer to the commit itself was lost.
+        """
+        for content in contents:
+            content.keep()
+        try:
+            yield
+        except CommitFailedError:
+            for content in contents:
+                content.keep("://" in self._uri)
+            raise
 
     def filesystem(self, table: str) -> fs.FileSystem:
         """Returns the table's folder as a file system."""

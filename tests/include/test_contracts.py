@@ -175,6 +175,18 @@ def test_values_that_would_be_lost_block_and_are_counted(
     assert world.store.partitions("raw") == [MONDAY.key]
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_chunk_of_whole_numbers_that_decimals_cannot_hold_blocks(contract_world: ContractWorld, policy: str) -> None:
+    world = contract_world
+    world.ingest(world.pipeline(), MONDAY, rows())
+    first, second, third = chunked(rows(TUESDAY))
+    position = second.column_names.index("weight")
+    second = second.set_column(position, "weight", pa.array([2**53 + 1] * len(second)))
+    with pytest.raises(Problems, match=r"weight: must hold float64.*16 of 40 rows do not fit, e.g. 9007199254740993"):
+        world.ingest(world.pipeline(policy), TUESDAY, [first, second, third])
+    assert world.store.partitions("raw") == [MONDAY.key]
+
+
 def test_a_column_without_values_has_any_type(contract_world: ContractWorld) -> None:
     world = contract_world
     world.ingest(world.pipeline(), MONDAY, rows())

@@ -50,13 +50,19 @@ def test_rows_come_back_when_they_are_mended(world: World) -> None:
     assert run(world, world.pipeline(FEATURES, checks=CHECKS)).rows == 10
 
 
-def test_it_reads_what_was_validated_not_what_came_later(world: World) -> None:
+def test_an_old_run_does_not_undo_a_newer_one(world: World) -> None:
     pipeline = world.pipeline(FEATURES, checks=CHECKS)
     raw = ingest(pipeline, DAY, world.store)
     validation = validate(pipeline, DAY, raw, world.store, world.reports)
-    world.store.write("raw", DAY, parcels(3))
-    world.store.write("quarantine", DAY, world.store.read("quarantine").iloc[:0])
+    world.store.write("quarantine", DAY, world.store.read("quarantine").iloc[:0])  # it reads what was validated
     assert process(pipeline, DAY, validation, world.store).rows == (parcels()["weight"] <= 5).sum()
+    world.rows = parcels(3)
+    assert run(world, world.pipeline(FEATURES, checks=CHECKS)).rows == 3
+    with pytest.raises(DataError, match=r"must not have been ingested again since. Got 'version 1, and"):
+        process(pipeline, DAY, validation, world.store)
+    with pytest.raises(DataError, match="clear its tasks and not those of an older run"):
+        validate(pipeline, DAY, raw, world.store, world.reports)
+    assert len(world.store.read("features")) == 3
 
 
 def test_a_rerun_changes_nothing(world: World) -> None:

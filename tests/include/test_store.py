@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -301,6 +302,26 @@ def test_chunks_that_end_with_an_exception_leave_nothing(store: Store, tmp_path:
     with pytest.raises(DataError, match="source: broke"):
         store.write("raw", FIRST, broken())
     assert store.version("raw") == 1 and sorted(tmp_path.rglob("*.parquet")) == files
+
+
+def test_rows_that_were_committed_before_an_error_stay(store: Store) -> None:
+    """A checkpoint is written after the commit; here it cannot be, as on a full disk."""
+    store.write("raw", FIRST, rows(FIRST))
+    DeltaTable(store.uri("raw")).alter.set_table_properties({"delta.checkpointInterval": "1"})
+    version = store.version("raw")
+    assert version is not None
+    Path(store.uri("raw"), "_delta_log", f"{version + 1:020}.checkpoint.parquet").mkdir()
+    with pytest.raises(DeltaError):
+        store.write("raw", SECOND, rows(SECOND))
+    assert len(store.read("raw", partitions=[SECOND.key])) == 5
+    assert not store.write("raw", SECOND, rows(SECOND)).changed
+
+
+def test_what_cannot_be_written_says_why(store: Store, tmp_path: Path) -> None:
+    store.write("raw", FIRST, rows(FIRST))
+    Path(store.uri("raw"), f"partition={SECOND.key}").write_text("in the way of the folder")
+    with pytest.raises(OSError, match=r"(?i)not a directory|file exists"):
+        store.write("raw", SECOND, rows(SECOND))
 
 
 def test_unchanged_content_leaves_no_file_behind(store: Store, tmp_path: Path) -> None:

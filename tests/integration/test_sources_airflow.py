@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def delivered(week: pd.DataFrame, stack: Any, airflow: AirflowApi, s3_url: str, 
         (config_dir / "pipelines" / f"flights_{kind}.yaml").write_text(text)
     for name, (timeout, declared) in WAITING.items():
         source = f"{declared.replace('DATA', str(data))}\nwait: {{timeout: {timeout}, every: 1 second}}"
-        text = TINY.read_text().replace('python: {function: "synthetic:extract"}', source)
+        text = TINY.read_text().replace('python: {function: "synthetic:extract"}', source) + BATCHES.get(name, "")
         (config_dir / "pipelines" / f"{name}.yaml").write_text(text)
     names = [*WAITING, *(f"flights_{kind}" for kind in SOURCES)]
     airflow.wait_for_dags(*(f"{name}.ingest" for name in names), timeout=300)
@@ -148,7 +149,9 @@ WAITING = {
     "late": ("10 minutes", "files: {glob: 's3://flights/late-{partition}.parquet', connection: lake}"),
     "missed": ("3 seconds", "files: {glob: 'no/such/{partition}.csv'}"),
     "unconnected": ("10 minutes", "files: {glob: 's3://flights/{partition}.csv', connection: nowhere}"),
+    "half": ("3 seconds", "files: {glob: 'DATA/half-*.csv', ready: 'DATA/half-{partition}.done'}"),
 }
+BATCHES = {"half": "batch: 2\n"}
 
 
 def waiting(airflow: AirflowApi, name: str) -> str:
@@ -203,6 +206,21 @@ def test_what_does_not_come_in_time_is_named(airflow: AirflowApi, delivered: Pat
     expected = "a file no/such/2026-01-05.csv must be there within 3 seconds of the run's start. Clear this task once"
     assert expected in airflow.log("missed.ingest", run_id, "wait")
     assert airflow.tasks("missed.ingest", run_id)["ingest"]["state"] == "upstream_failed"
+
+
+def test_of_several_partitions_those_that_came_in_time_go_on(airflow: AirflowApi, delivered: Path, stack: Any) -> None:
+    events().to_csv(delivered / "half-of-it.csv", index=False)
+    (delivered / "half-2026-01-05.done").touch()
+    airflow.unpause("half.ingest")
+    first = datetime(2026, 1, 5, tzinfo=UTC)
+    airflow.backfill("half.ingest", first, first + timedelta(days=1))
+    (run,) = airflow.wait_for_backfill("half.ingest")
+    states = {name: task["state"] for name, task in airflow.tasks("half.ingest", run["dag_run_id"]).items()}
+    assert states["wait"] == states["ingest"] == "failed"
+    assert "partition 2026-01-06: was waited for, and is not there" in airflow.log(
+        "half.ingest", run["dag_run_id"], "ingest"
+    )
+    assert Store(f"{stack.home}/store", "half").partitions("features") == ["2026-01-05"]
 
 
 def test_a_connection_that_is_not_defined_is_named(airflow: AirflowApi, delivered: Path) -> None:

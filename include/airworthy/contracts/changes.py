@@ -97,7 +97,7 @@ def _after(names: list[str], name: str) -> str:
 
 def _content(name: str, column: ContractColumn, summary: Summary, tolerance: float) -> Iterator[Change]:
     found = summary.columns[name]
-    if found.type not in (None, column.type):
+    if found.misfits or found.type not in (None, column.type):
         told = f"; {found.misfits} of {summary.rows} rows do not fit, e.g. {found.example}" if found.misfits else ""
         now = f"{found.type}{told}"
         yield Change(kind="retyped", column=name, was=column.type, now=now)

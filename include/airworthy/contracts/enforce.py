@@ -77,6 +77,8 @@ class Enforcement:
                 yield rows
         if summary.rows:
             self._judge(summary)
+        if not fits:  # rows were left out above, so this must not look like all of them
+            raise DataError(self._where, "must fit its contract in every row")
 
     def survey(self, chunks: Iterable[pa.Table]) -> Summary:
         """Returns what all rows look like once they are typed as in the contract; nothing is judged or written."""

@@ -127,5 +127,10 @@ def _aggregate(query: Query, metric: Metric) -> str:
         aggregate = AGGREGATES[name](query, found)
         return aggregate + chosen
     if name.endswith(_DOMAIN_COUNT):
-        return f"count(*) FILTER ({domain(query, of).where})"
-    return f"count(*) FILTER ({unexpected(query, condition_of(name), of, kwargs)})"
+        return _count(domain(query, of).where)
+    return _count(unexpected(query, condition_of(name), of, kwargs))
+
+
+def _count(condition: str) -> str:
+    # For each aggregate with a FILTER DuckDB copies all columns: a pass of ninety takes three times as long.
+    return f"count(CASE WHEN {condition} THEN 1 END)"

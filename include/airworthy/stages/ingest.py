@@ -61,6 +61,19 @@ def _ingest(
     return ref
 
 
+def require_newest(store: Store, raw: TableRef) -> None:
+    """Returns if a raw partition is still the newest of its key, so that no old run undoes what a newer one made.
+
+    Raises:
+        DataError: It was ingested again since.
+    """
+    newest = store.newest(RAW, raw.partition)
+    if newest is not None and newest.version > raw.version:
+        hint = "That run makes the rest of it anew; to do it again, clear its tasks and not those of an older run"
+        got = f"version {raw.version}, and by now there is {newest.version}"
+        raise DataError(f"{RAW}[{raw.partition}]", "must not have been ingested again since", got, hint)
+
+
 def _checked(pipeline: Pipeline, partition: Partition, where: str, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Yields the rows with their times in UTC; an exception here leaves the table as it was."""
     count = 0

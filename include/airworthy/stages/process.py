@@ -17,7 +17,7 @@ from airworthy.features import compute_features
 from airworthy.masking import masked_errors
 from airworthy.partitions import Partition
 from airworthy.stages.decisions import DROP
-from airworthy.stages.ingest import RAW
+from airworthy.stages.ingest import RAW, require_newest
 from airworthy.stages.quarantine import DECISION, QUARANTINE, REPAIRS, ROW, WAITING, content, positions, row_groups
 from airworthy.stages.validate import Validation
 from airworthy.stages.view_join import VIEWS, join_views, view_versions
@@ -47,7 +47,8 @@ def process(
         spark: The settings of Spark, for `engine: spark`.
 
     Raises:
-        DataError: No good row is left, a view has had no rows yet, or the user's `features` raised.
+        DataError: No good row is left, the partition was ingested again since, a view has had no rows yet, or the
+            user's `features` raised.
         Problems: What it returned cannot be features, or a view does not fit the rows.
     """
     with masked_errors(pipeline, lambda: store.scan(RAW, partitions=[partition.key], version=validation.raw.version)):
@@ -63,6 +64,7 @@ def _process(
     spark: Mapping[str, str] | None,
 ) -> TableRef:
     where = f"{FEATURES}[{partition.key}]"
+    require_newest(store, validation.raw)
     if not validation.good_rows:
         raise DataError(where, "must have rows", hint=f"All {validation.rows} rows of {RAW} are in quarantine")
     facts: dict[str, Any] = {"raw": validation.raw.version, "digest": validation.raw.digest, "run": run}

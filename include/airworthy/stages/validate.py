@@ -24,7 +24,7 @@ from airworthy.expectations import Outcome, run
 from airworthy.masking import mask_outcomes, masked_errors
 from airworthy.partitions import Partition
 from airworthy.stages import validation_pages
-from airworthy.stages.ingest import RAW
+from airworthy.stages.ingest import RAW, require_newest
 from airworthy.stages.quarantine import QUARANTINE, REPAIRS, Settled, settle, settled_content
 from airworthy.store import Store, TableRef
 
@@ -97,8 +97,10 @@ def validate(
         Problems: The partition is blocked: an expectation of the whole table or a column does not hold,
             one could not be judged, or more rows fail than `checks.allowed_bad_share`. The results are
             stored before.
+        DataError: The partition was ingested again since.
     """
     where = f"{RAW}[{partition.key}]"
+    require_newest(store, raw)
     with masked_errors(pipeline):
         outcomes, bad, settled = _check(pipeline, raw, store, spark)
         quarantine = _store_rows(store, QUARANTINE, partition, settled.rows)

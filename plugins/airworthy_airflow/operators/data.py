@@ -19,17 +19,17 @@ from airworthy_airflow.triggers import AvailableTrigger
 class WaitOperator(StageOperator):
     """Succeeds once the source has the data of every partition of the run; until then it holds no worker slot.
 
-    It fails when `wait.timeout` has passed since the run began.
+    It fails when `wait.timeout` has passed since the run began. Returns the keys of the partitions that are there.
     """
 
-    def execute(self, context: Any) -> None:
+    def execute(self, context: Any) -> list[str]:
         with final_errors():
             wait, source = self.pipeline.wait, self.pipeline.source
             assert wait is not None
             partitions = partitions_of(context, self.pipeline)
             try:
                 if all(source.available(partition, self.connections) for partition in partitions):
-                    return
+                    return [partition.key for partition in partitions]
             except ServiceError as error:  # it may answer the next time
                 self.log.warning("%s", error)
             began = utc(context["dag_run"].start_date or datetime.now(UTC))
@@ -40,14 +40,17 @@ class WaitOperator(StageOperator):
                 every=span(wait.every).total_seconds(),
             )
             self.defer(trigger=trigger, method_name="end")
+        return []  # not reached: what is deferred goes on in `end`
 
-    def end(self, context: Any, event: dict[str, Any]) -> None:
+    def end(self, context: Any, event: dict[str, Any]) -> list[str]:
         """Ends the task with what the trigger found out."""
+        keys = [partition.key for partition in partitions_of(context, self.pipeline)]
         if event["status"] == "there":
-            return
+            return keys
         if event["status"] == "failed":
             raise AirflowFailException(event["told"])
         assert self.pipeline.wait is not None
+        context["ti"].xcom_push("return_value", [key for key in keys if key not in event["missing"]])
         partitions = [parse_key(self.pipeline.partition, key) for key in event["missing"]]
         awaited = ", ".join(map(self.pipeline.source.awaited, partitions))
         rule = f"must be there within {write_duration(self.pipeline.wait.timeout)} of the run's start"
@@ -57,14 +60,25 @@ class WaitOperator(StageOperator):
 
 
 class IngestOperator(PartitionOperator):
-    """Publishes a partition of `raw`, held to the schema contract, and the asset event that says so."""
+    """Publishes a partition of `raw`, held to the schema contract, and the asset event that says so.
 
+    Args:
+        there: What `WaitOperator` returned; None if nothing is waited for.
+    """
+
+    template_fields: Sequence[str] = ("there",)
     operator_extra_links = (links.SchemaContract(),)
+
+    def __init__(self, *, there: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.there = there
 
     def work(self, context: Any, partition: Partition) -> dict[str, Any]:
         from airworthy.contracts.report import page_path
         from airworthy.stages.ingest import ingest
 
+        if self.pipeline.wait is not None and partition.key not in (self.there or ()):
+            raise DataError(f"partition {partition.key}", "was waited for, and is not there")
         self.links[links.SchemaContract.__name__] = reports.url(page_path(self.pipeline.name, partition.key))
         raw = ingest(self.pipeline, partition, self.store, self.connections, reports_dir=self.profile.reports_dir)
         return raw.model_dump(mode="json")
