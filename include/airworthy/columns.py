@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from airworthy.errors import DataError, Problems
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+EXACT = 2**53  # float64 holds every whole number up to here
 
 
 def kept(kind: pa.DataType) -> pa.DataType | None:
@@ -20,7 +21,7 @@ def kept(kind: pa.DataType) -> pa.DataType | None:
         return kept(kind.value_type)
     if types.is_null(kind) or types.is_boolean(kind):
         return kind
-    if types.is_integer(kind):
+    if types.is_integer(kind) or (types.is_decimal(kind) and kind.scale <= 0):
         return pa.int64()
     if types.is_floating(kind) or types.is_decimal(kind):
         return pa.float64()
@@ -107,7 +108,8 @@ def conform(where: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
 def lossless(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     """Returns the values in another type, each the same as before.
 
-    Times are the exception: they are cut to microseconds, those without a time zone are taken as UTC.
+    Times are the exception: they are cut to microseconds, those without a time zone are taken as UTC. And of a
+    decimal number float64 holds the nearest it has, though never another whole part.
 
     Raises:
         pyarrow.ArrowInvalid: A value has no equal in that type.
@@ -116,6 +118,8 @@ def lossless(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         return column
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if pa.types.is_decimal(column.type) and column.type.scale <= 0:
+        return lossless(column.cast(pa.int64()), kind)
     if pa.types.is_timestamp(kind) and (pa.types.is_temporal(column.type) or kept(column.type) == pa.string()):
         return _times(column, kind)
     if pa.types.is_string(kind) and kept(column.type) not in (pa.string(), pa.null()):
@@ -125,8 +129,11 @@ def lossless(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
             raise pa.ArrowInvalid("numbers other than 0 and 1 are no bools")
     elif pa.types.is_boolean(kind) and pa.types.is_floating(column.type):
         return lossless(column.cast(pa.int64()), kind)
-    elif pa.types.is_decimal(column.type):
-        return column.cast(kind, safe=not pa.types.is_floating(kind))
+    elif pa.types.is_decimal(column.type) and pa.types.is_floating(kind):
+        found = column.cast(kind, safe=False)
+        if (pc.max(pc.abs(found)).as_py() or 0) >= EXACT:
+            raise pa.ArrowInvalid(f"a decimal of {EXACT:,} or more has no equal")
+        return found
     return column.cast(kind)
 
 

@@ -86,6 +86,9 @@ def from_fields(
         url = URL.create("sqlite", database=host or schema, query=plain)
     else:
         driver = _DRIVERS.get(conn_type, conn_type)
+        if driver == "redis":  # whose client takes the other options of TLS with TLS only
+            driver = "rediss" if plain.pop("ssl", "").lower() == "true" else driver
+            plain = {name: value for name, value in plain.items() if driver == "rediss" or name[:4] != "ssl_"}
         number = int(port) if port else None
         user = login or ("" if password else None)  # Redis has passwords without a user
         url = URL.create(driver, user, password or None, host or None, number, schema or None, plain)

@@ -40,9 +40,7 @@ class Found(NamedTuple):
         """Raises DataError if the file was written meanwhile."""
         now = self.path.stat()
         if (now.st_size, now.st_mtime_ns) != (self.size, self.stamp):
-            raise DataError(
-                self.name, "must not change while it is read", hint="Run the task again once it is complete"
-            )
+            raise _changed(self.name)
 
 
 class Place(Protocol):
@@ -91,12 +89,16 @@ class ObjectStore:
 
     def fetch(self, name: str, copy: Path) -> Found:
         with self._answering(name), self._files.open_input_stream(name.removeprefix(_S3)) as source:
-            described = {str(key).lower(): str(value) for key, value in source.metadata().items()}
+            etag = _etag(source)
             with copy.open("wb") as sink:
                 while block := source.read(_BLOCK):
                     sink.write(block)
         written = copy.stat()
-        return Found(name, copy, described.get("etag", "").strip('"'), written.st_size, written.st_mtime_ns)
+        # Each block was a request of its own, which answers with what was there at that moment.
+        with self._answering(name), self._files.open_input_file(name.removeprefix(_S3)) as now:
+            if (_etag(now), now.size()) != (etag, written.st_size):
+                raise _changed(name)
+        return Found(name, copy, etag, written.st_size, written.st_mtime_ns)
 
     def _walk(self, folder: str, parts: list[str]) -> Iterator[str]:
         """Yields the files below a folder whose path matches the rest of a pattern, part by part."""
@@ -126,6 +128,15 @@ class ObjectStore:
             known = "the machine's own credentials" if self._connection is None else f"connection {self._connection.id}"
             hint = f"Check {known}: key, region, endpoint_url and the rights on that bucket"
             raise ServiceError(name, "S3 must answer", str(error), hint) from None
+
+
+def _etag(source: Any) -> str:
+    described = {str(key).lower(): str(value) for key, value in source.metadata().items()}
+    return described.get("etag", "").strip('"')
+
+
+def _changed(name: str) -> DataError:
+    return DataError(name, "must not change while it is read", hint="Run the task again once it is complete")
 
 
 def _plain(part: str) -> str:

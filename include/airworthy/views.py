@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from airworthy import kinds
 from airworthy.explain import problem
 from airworthy.online import Online
-from airworthy.partitions import Duration, write_duration
+from airworthy.partitions import Duration, span, write_duration
 from airworthy.sources import Source
 
 _RESERVED = frozenset({"failed", "partition", "prediction", "row", "version"})
@@ -54,7 +54,7 @@ class View(BaseModel):
     @property
     def age(self) -> timedelta | None:
         """`max_age`, as a length of time."""
-        return None if self.max_age is None else timedelta(days=self.max_age.days, hours=self.max_age.hours)
+        return None if self.max_age is None else span(self.max_age)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -64,8 +64,8 @@ class View(BaseModel):
             raise problem(rule, taken, loc=("columns",))
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise problem("must each be another column: key, time and columns", repeated, loc=("columns",))
-        if self.max_age is not None and self.max_age.months:
-            rule = "must be in hours, days or weeks, because months differ in length"
+        if self.max_age is not None and (self.max_age.months or self.max_age.years):
+            rule = "must be in seconds, minutes, hours, days or weeks, because months differ in length"
             raise problem(rule, write_duration(self.max_age), loc=("max_age",))
         return self
 

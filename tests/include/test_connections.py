@@ -34,6 +34,12 @@ def defined(monkeypatch: pytest.MonkeyPatch):
             '{"conn_type": "postgres", "extra": "{\\"sslmode\\": \\"require\\"}"}',
             "postgresql+psycopg2://?sslmode=require",
         ),
+        (
+            '{"conn_type": "redis", "host": "cache", "extra": {"ssl": true, "ssl_cert_reqs": "none"}}',
+            "rediss://cache?ssl_cert_reqs=none",
+        ),
+        ('{"conn_type": "redis", "host": "cache", "extra": {"ssl": false, "ssl_cert_reqs": "none"}}', "redis://cache"),
+        ("redis://cache:1/2?ssl=True", "rediss://cache:1/2"),
     ],
 )
 def test_a_database_becomes_an_sqlalchemy_url(defined, value: str, url: str) -> None:

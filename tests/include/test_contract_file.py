@@ -4,7 +4,9 @@ import string
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -117,6 +119,19 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(contract_world
 
 def summary_of(world: ContractWorld, frame: pd.DataFrame) -> Summary:
     return summarise("x", chunked(frame, 7), new_summary(world.pipeline(), None), "at")
+
+
+def test_what_is_usual_is_told_from_few_values_however_they_are_cut() -> None:
+    values = pa.table({"a": np.random.default_rng(7).normal(size=50_000)})
+    found = []
+    for size in (7, 1000, 50_000):
+        summary = Summary()
+        for chunk in values.to_batches(max_chunksize=size):
+            summary.add(pa.Table.from_batches([chunk]))
+        column = summary.columns["a"]
+        assert 2000 < sum(map(len, column.sample)) <= 4096
+        found.append(column.usual)
+    assert len(set(found)) == 1 and found[0] == pytest.approx((-1.645, 1.645), abs=0.1)
 
 
 def test_a_contract_learnt_from_several_partitions_holds_for_each(contract_world: ContractWorld) -> None:

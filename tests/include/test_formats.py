@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airworthy.errors import AirworthyError, DataError
+from airworthy.columns import lossless
+from airworthy.errors import AirworthyError, DataError, Problems
 from airworthy.formats import File, Format, Limits
 from airworthy.formats.csv import Csv
 from airworthy.formats.jsonl import JsonLines
@@ -152,6 +153,56 @@ def test_parquet_types_become_those_of_the_tables(tmp_path: Path) -> None:
     assert list(first.values()) == expected and set(second.values()) == {None}
 
 
+def test_a_quote_within_a_cell_opens_nothing(tmp_path: Path) -> None:
+    lines = "".join(f'{number},5" pipe,"x\n""{number}"\n' for number in range(2000))
+    found = read([written(tmp_path, "a.csv", f"a,b,c\n{lines}")], cell=1024)
+    assert found["b"].to_pylist() == ['5" pipe'] * 2000
+    assert found["c"].to_pylist() == [f'x\n"{number}' for number in range(2000)]
+
+
+@settings(deadline=None)
+@given(cells=st.lists(st.text('",\n x', max_size=6), min_size=1, max_size=40))
+def test_quoted_cells_are_never_cut(cells: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("quoted")
+    quoted = ['"' + cell.replace('"', '""') + '"' for cell in cells]
+    content = "a,b,c\n" + "".join(f'{cell},5" pipe,{"x" * 300}\n' for cell in quoted)
+    found = read([written(folder, "a.csv", content)], cell=1024)
+    assert found["a"].to_pylist() == [cell or None for cell in cells]
+
+
+def test_numbers_in_json_that_decimals_hold_are_decimals(tmp_path: Path) -> None:
+    lines = ['{"a": 1e300, "b": 9007199254740992}', '{"a": 2.5, "b": 0.5}{"a": 1, "b": 12345678901234567168}']
+    found = read([written(tmp_path, "a.jsonl", "\n".join(lines))])
+    assert found["a"].to_pylist() == [1e300, 2.5, 1.0]
+    assert found["b"].to_pylist() == [2.0**53, 0.5, 12345678901234567168.0]
+
+
+@pytest.mark.parametrize("filler", [0, 500], ids=["together", "blocks_apart"])
+@pytest.mark.parametrize("values", [("12345678901234567890", "1"), ("9007199254740993", "1.5")])
+def test_keys_in_json_that_decimals_would_make_one_are_refused(
+    tmp_path: Path, values: tuple[str, str], filler: int
+) -> None:
+    lines = [f'{{"a": {values[0]}}}', *["{}"] * filler, f'{{"a": {values[1]}}}']
+    with pytest.raises(DataError, match=rf"^a\.jsonl: row 1: a: must be .*Got 'one of {len(values[0])} digits'"):
+        read([written(tmp_path, "a.jsonl", "\n".join(lines))], cell=1024)
+
+
+def test_decimals_keep_their_whole_digits(tmp_path: Path) -> None:
+    from decimal import Decimal
+
+    keys = [12345678901234567, 12345678901234568, None]
+    column = pa.array([key and Decimal(key) for key in keys], pa.decimal128(38, 0))
+    found = read([parquet(tmp_path, {"a": column})])["a"]
+    assert (found.type, found.to_pylist()) == (pa.int64(), keys)
+    with pytest.raises(pa.ArrowInvalid):
+        lossless(pa.chunked_array([column]), pa.float64())
+    for value in ("12345678901234567.1", "-12345678901234567.1"):
+        with pytest.raises(Problems, match=r"a\.parquet: a: must hold double"):
+            read([parquet(tmp_path, {"a": [Decimal(value)]})])
+    with pytest.raises(Problems, match=r"a\.parquet: a: must hold int64"):
+        read([parquet(tmp_path, {"a": [Decimal(2**63)]})])
+
+
 # --- Damage
 
 
@@ -170,6 +221,7 @@ BAD = {
     "twice.csv": (b"a,b,a\n1,2,3\n", "must have each column once. Got ['a']"),
     "index.csv": (b",a\n0,1\n", "must give every column a name. Got 'none for column 1 of 2'"),
     "open.csv": (b'a,b\n1,"secret\n2,3\n', "must close every quote, but the last cell is still open"),
+    "inch.csv": (b'a,b\n5" x,"secret\n2,3\n', "must close every quote, but the last cell is still open"),
     "cut.csv.gz": (gzip.compress(random.Random(7).randbytes(999))[:400], "must be a whole gzip file. Got 'Compressed"),
     "plain.csv.gz": (b"a,b\n1,2\n", 'must be a whole gzip file. Got "Not a gzipped file'),
     "cut.jsonl": (b'{"a": 1}\n{"a": "sec', "cut.jsonl: row 2: must be one JSON object with values of one type each"),

@@ -104,6 +104,19 @@ def test_a_corrected_partition_replaces_its_own_values_even_by_earlier_ones(stor
     assert store.read(VIEW, ["[1]"]) == {"[1]": (15, "right")}
 
 
+def test_what_a_partition_no_longer_has_is_taken_back(store: Opened) -> None:
+    names = [f"[{number}]" for number in range(3 * BATCH)]
+    store.write(VIEW, [Latest(name, 10, 1, 1, "wrong") for name in names])
+    store.write(VIEW, [Latest('["older"]', 9, 1, 1, "stays"), Latest(names[1], 11, 1, 1, "newer")])
+    store.write(VIEW, [Latest(names[0], 10, 2, 1, "right")])
+    store.write("trains.weather", [Latest(names[2], 10, 1, 1, "stays")])
+    assert store.retract(VIEW, 10, 1) == []
+    assert sorted(store.retract(VIEW, 10, 2)) == sorted(names[2:])
+    expected = {'["older"]': (1, "stays"), names[0]: (1, "right"), names[1]: (1, "newer")}
+    assert store.read(VIEW, [*names, '["older"]']) == expected
+    assert store.read("trains.weather", names[:3]) == {names[2]: (1, "stays")}
+
+
 def test_views_do_not_mix(store: Opened) -> None:
     store.write("flights.weather", [Latest("[1]", 1, 1, 1, "rain")])
     store.write("trains.weather", [Latest("[1]", 2, 1, 1, "snow")])

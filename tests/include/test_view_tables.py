@@ -149,6 +149,37 @@ def test_a_correction_takes_back_what_the_partition_itself_had_put_online(store:
     assert online("A") == {"A": (microseconds(at(1)), {"temp": 1})}
 
 
+@pytest.mark.parametrize("left", [[("B", at(25), 5)], []], ids=["some_rows", "no_rows"])
+def test_a_correction_takes_back_the_entities_it_no_longer_has(
+    store: Store, give: Give, left: list[tuple[Any, Any, Any]]
+) -> None:
+    declared = pipeline(source=SOURCE)
+    first = [("A", at(1), 1), ("A", at(2), 2), ("C", at(3), 3)]
+    wrong = [("A", at(26), 99), ("B", at(25), 5), ("E", at(27), 7)]
+    for day, rows in ((0, first), (2, [("D", at(49), 9)]), (1, wrong)):
+        give(frame(rows))
+        ingest_views(declared, DAYS[day], store)
+    give(frame(left))
+    ingest_views(declared, DAYS[1], store)
+    assert online(*"ABCDE") == {
+        "A": (microseconds(at(2)), {"temp": 2}),  # of the day before
+        "C": (microseconds(at(3)), {"temp": 3}),
+        "D": (microseconds(at(49)), {"temp": 9}),
+        **{name: (microseconds(moment), {"temp": temp}) for name, moment, temp in left},
+    }
+
+
+def test_a_table_that_was_moved_away_and_filled_again_goes_online(store: Store, give: Give) -> None:
+    declared = pipeline(source=SOURCE)
+    for temp in (1, 2, 3):
+        give(frame([("A", at(1), temp)]))
+        ingest_views(declared, DAYS[0], store)
+    Path(store.uri(TABLE)).rename(Path(store.uri("moved")))
+    give(frame([("A", at(1), 4)]))
+    (ref,) = ingest_views(declared, DAYS[0], Store(*store.uri("").rstrip("/").rsplit("/", 1)))
+    assert ref.version == 1 and online("A") == {"A": (microseconds(at(1)), {"temp": 4})}
+
+
 def test_a_backfill_of_old_partitions_does_not_move_values_back(store: Store, give: Give) -> None:
     declared = pipeline(source=SOURCE)
     for day in (3, 0, 2):

@@ -38,6 +38,15 @@ def test_a_view_is_read_back_as_it_was_written(folder: Path, online: Any) -> Non
 
 
 @pytest.mark.parametrize(
+    ("written", "age"),
+    [("30 minutes", timedelta(minutes=30)), ("90 minutes", timedelta(hours=1.5)), ("2 weeks", timedelta(days=14))],
+)
+def test_values_may_be_known_for_any_length_of_time(folder: Path, written: str, age: timedelta) -> None:
+    views = {"weather": {**WEATHER, "max_age": written}}
+    assert load_pipeline(write(folder, {**GOOD, "views": views})).views["weather"].age == age
+
+
+@pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({"key": []}, "views.weather.key must have at least 1 item"),
@@ -47,7 +56,8 @@ def test_a_view_is_read_back_as_it_was_written(folder: Path, online: Any) -> Non
         ({"columns": ["at"]}, "views.weather.columns must be a column of this view alone, but is the time"),
         ({"columns": ["town"]}, "views.weather.columns must each be another column"),
         ({"columns": ["row"]}, "views.weather.columns must be none of failed, partition, prediction, row, version"),
-        ({"max_age": "1 month"}, "views.weather.max_age must be in hours, days or weeks"),
+        ({"max_age": "1 month"}, "views.weather.max_age must be in seconds, minutes, hours, days or weeks"),
+        ({"max_age": "12 months"}, "views.weather.max_age must be in seconds, minutes, hours, days or weeks"),
         (
             {"max_age": "soon"},
             "views.weather.max_age must be a whole number of seconds, minutes, hours, days, weeks or months",

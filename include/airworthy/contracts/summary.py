@@ -16,7 +16,7 @@ from airworthy.masking import MASK
 CATEGORIES = 50  # a string column with more values than this is not taken for one of categories
 _LONGEST = 100  # characters of a category
 _REPEATS = 5  # times that a category comes on average, or the values are names and not categories
-_SAMPLE = 1000  # values of each chunk that the percentiles are taken from
+_SAMPLE = 4096  # the most values of a column that the percentiles are taken from
 
 
 @dataclass
@@ -30,6 +30,7 @@ class ColumnSummary:
         values: The distinct values of a string column, while they are few; None of other columns.
         misfits: How many values cannot have the contract's type without a loss.
         example: One of those; masked in a personal column.
+        sample: Every `step`-th of a number's values.
     """
 
     type: str | None = None
@@ -39,14 +40,24 @@ class ColumnSummary:
     misfits: int = 0
     example: str = ""
     sample: list[np.ndarray] = field(default_factory=list)
+    step: int = 1
 
     @property
     def usual(self) -> tuple[float, float] | None:
         """Returns the 5th and the 95th percentile of a number's values."""
-        if not self.sample:
+        values = np.concatenate([*self.sample, np.empty(0)])
+        if not len(values := values[np.isfinite(values)]):
             return None
-        low, high = np.quantile(np.concatenate(self.sample), [0.05, 0.95])
+        low, high = np.quantile(values, [0.05, 0.95])
         return float(f"{low:.6g}"), float(f"{high:.6g}")
+
+    def add(self, values: np.ndarray) -> None:
+        """Takes into the sample what belongs there of further values, the same however they are cut into chunks."""
+        seen = self.valid - len(values)
+        self.sample.append(values[-seen % self.step :: self.step].astype("float64"))
+        while self.valid > _SAMPLE * self.step:
+            self.sample = [np.concatenate(self.sample)[::2]]
+            self.step *= 2
 
     def categories(self) -> list[str] | None:
         """Returns the values of a column of categories, sorted."""
@@ -100,9 +111,7 @@ class Summary:
             if first or found.values is not None:
                 found.values = _distinct(column, found.values or set(), self.limits.get(name, CATEGORIES))
         elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            values = column.drop_null().to_numpy()[:: max(1, len(column) // _SAMPLE)].astype("float64")
-            if len(values := values[np.isfinite(values)]):
-                found.sample.append(values)
+            found.add(column.drop_null().to_numpy())
 
 
 def summarise(where: str, chunks: Iterable[pa.Table], summary: Summary, time: str = "") -> Summary:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
 
+from airworthy.columns import EXACT
 from airworthy.errors import DataError
 from airworthy.formats import File, Format, require_names, require_same_columns
 from airworthy.formats.text import blocks
@@ -23,7 +24,6 @@ from airworthy.formats.text import blocks
 _TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
 _PADDED = r"^\+|^-?0[0-9]"  # a telephone or article number, say
 _LONG = r"^-?[0-9]{16,}$"
-_EXACT = 2**53  # float64 holds every whole number up to here
 
 
 class Csv(Format):
@@ -61,10 +61,6 @@ class Csv(Format):
                 require_names(file, found.column_names)
                 options = self._options(types or dict.fromkeys(found.column_names, pa.string()))
             table = _parsed(file, block, above, options, names)
-            last = table[table.num_columns - 1]
-            if block.count(b'"') % 2 and len(last) and "\n" in str(last[-1]):
-                hint = 'A quote within quotes is written as ""'
-                raise DataError(file.name, "must close every quote, but the last cell is still open", hint=hint)
             above += table.num_rows + (names is None)
             names = table.column_names
             yield table
@@ -139,7 +135,7 @@ def _numbers(cells: pa.Array, kind: pa.DataType) -> pa.Array | None:
 def _inexact(numbers: pa.Array) -> bool:
     """Returns whether float64 cannot hold one of these whole numbers."""
     bounds = pc.min_max(numbers).as_py()
-    return bool(max(-bounds["min"], bounds["max"]) > _EXACT)
+    return bool(max(-bounds["min"], bounds["max"]) > EXACT)
 
 
 def _narrowest(held: set[str]) -> pa.DataType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,9 @@ from airworthy.formats import File, Format
 
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 4 << 20
+# A quote opens a quoted part at the start of a cell only, as the reader of pyarrow has it; elsewhere it is a quote.
+_CELL = rb'(?:"[^"]*+(?:""[^"]*+)*+"|(?!"))[^,\r\n]*+'
+_ROWS = re.compile(rb"(?:(?:%b[,\r])*+%b\n)*+" % (_CELL, _CELL))
 
 
 def blocks(file: File, form: Format, *, quotes: bool) -> Iterator[bytes]:
@@ -28,8 +32,8 @@ def blocks(file: File, form: Format, *, quotes: bool) -> Iterator[bytes]:
         quotes: Whether a newline between double quotes ends no row.
 
     Raises:
-        DataError: The file is empty, not whole, not UTF-8, unpacks to more than is allowed, or a row of it is
-            longer than a value may be.
+        DataError: The file is empty, not whole, not UTF-8, unpacks to more than is allowed, a row of it is
+            longer than a value may be, or a quote is still open at its end.
     """
     rest, checked = b"", _Checked(file, form)
     with gzip.open(file.path) if file.path.suffix == ".gz" else file.path.open("rb") as source:
@@ -42,20 +46,17 @@ def blocks(file: File, form: Format, *, quotes: bool) -> Iterator[bytes]:
             if len(rest) > form.limits.cell:
                 raise form.too_large(file, "a longer row")
     if rest.strip():
+        if not _end_of_rows(rest + b"\n", quotes=quotes):
+            hint = 'A quote within quotes is written as ""'
+            raise DataError(file.name, "must close every quote, but the last cell is still open", hint=hint)
         yield rest
 
 
 def _end_of_rows(block: bytes, *, quotes: bool) -> int:
     """Returns how much of a block that begins with a row is whole rows."""
-    end = block.rfind(b"\n")
-    if not quotes:
-        return end + 1
-    inside = block.count(b'"', 0, end + 1) % 2
-    while inside:
-        opened = block.rfind(b'"', 0, end)
-        end = block.rfind(b"\n", 0, opened)
-        inside = block.count(b'"', end + 1, opened) % 2
-    return end + 1
+    if quotes and b'"' in block:
+        return _ROWS.match(block).end()  # type: ignore[union-attr]  # no row at all is a match
+    return block.rfind(b"\n") + 1
 
 
 class _Checked:

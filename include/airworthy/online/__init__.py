@@ -25,7 +25,7 @@ class Latest(NamedTuple):
         entity: As `entity` writes it.
         partition: The start of the partition the values come from; a partition's values replace those of earlier
             partitions, and those it had itself at an earlier version.
-        version: Of the view's table.
+        version: When the partition was given its rows. The versions of a table begin again when it is moved away.
         time: Since when the values are known.
         content: The values by column, as JSON.
 
@@ -46,6 +46,15 @@ class Opened(Protocol):
         """Leaves each of the values, unless what is there is of a later partition, or of a later version of its own.
 
         Each entity is compared and replaced in one step, so writers may overlap, and write again what they wrote.
+
+        Raises:
+            ServiceError: The store does not answer.
+        """
+
+    def retract(self, view: str, partition: int, version: int) -> list[str]:
+        """Removes what is left of a partition's earlier versions, and returns the entities, which are unknown then.
+
+        To be called after `write`, which replaces the values of those that the partition still has.
 
         Raises:
             ServiceError: The store does not answer.

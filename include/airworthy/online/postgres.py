@@ -33,6 +33,9 @@ ON CONFLICT (view, entity) DO UPDATE SET
     "partition" = excluded."partition", version = excluded.version, time = excluded.time, content = excluded.content
 WHERE (excluded."partition", excluded.version) >= ({_TABLE}."partition", {_TABLE}.version)
 """
+_RETRACT = f"""
+DELETE FROM {_TABLE} WHERE view = :view AND "partition" = :partition AND version < :version RETURNING entity
+"""
 _READ = f"SELECT entity, time, content FROM {_TABLE} WHERE view = :view AND entity = ANY(CAST(:entities AS text[]))"
 _HOLDS = f"SELECT 1 FROM {_TABLE} WHERE view = :view LIMIT 1"
 
@@ -72,6 +75,13 @@ class _Database:
             given = {name: list(values) for name, values in zip(Latest._fields, zip(*batch, strict=True), strict=True)}
             with self._begun() as open_:
                 open_.execute(sa.text(_WRITE), {"view": view, **given})
+
+    def retract(self, view: str, partition: int, version: int) -> list[str]:
+        import sqlalchemy as sa
+
+        with self._begun() as open_:
+            given = {"view": view, "partition": partition, "version": version}
+            return list(open_.execute(sa.text(_RETRACT), given).scalars())
 
     def read(self, view: str, entities: Sequence[str]) -> dict[str, tuple[int, str]]:
         import sqlalchemy as sa

@@ -29,6 +29,20 @@ for given = 1, #ARGV, 4 do
 end
 """
 
+# A part of a hash at a time, because nobody else is answered while a script runs.
+_RETRACT = """
+local cursor, found = unpack(redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2]))
+local gone = {}
+for place = 1, #found, 2 do
+    local partition, version = found[place + 1]:match('^(%S+) (%S+)')
+    if partition == ARGV[3] and tonumber(version) < tonumber(ARGV[4]) then
+        redis.call('HDEL', KEYS[1], found[place])
+        gone[#gone + 1] = found[place]
+    end
+end
+return {cursor, gone}
+"""
+
 
 class Redis(Online):
     """A Redis database; the hash of a view is `airworthy:<pipeline>.<view>`.
@@ -58,6 +72,7 @@ class _Database:
         self._where = f"online store: connection {connection}"
         self._client = client
         self._write = client.register_script(_WRITE)
+        self._retract = client.register_script(_RETRACT)
 
     def write(self, view: str, rows: Iterable[Latest]) -> None:
         remaining = iter(rows)
@@ -67,6 +82,14 @@ class _Database:
             ]
             with self._answering():
                 self._write(keys=[_key(view)], args=given)
+
+    def retract(self, view: str, partition: int, version: int) -> list[str]:
+        cursor, gone = "", []
+        while cursor != "0":
+            with self._answering():
+                cursor, found = self._retract(keys=[_key(view)], args=[cursor or "0", BATCH, partition, version])
+            gone += found
+        return gone
 
     def read(self, view: str, entities: Sequence[str]) -> dict[str, tuple[int, str]]:
         with self._answering(), self._client.pipeline(transaction=False) as together:

@@ -27,6 +27,7 @@ INSERT INTO latest VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (view, entity) DO UPDAT
     "partition" = excluded."partition", version = excluded.version, time = excluded.time, content = excluded.content
 WHERE (excluded."partition", excluded.version) >= (latest."partition", latest.version)
 """
+_RETRACT = 'DELETE FROM latest WHERE view = ? AND "partition" = ? AND version < ? RETURNING entity'
 _READ = """
 SELECT entity, time, content FROM latest WHERE view = ? AND entity IN (SELECT value FROM json_each(?))
 """
@@ -51,6 +52,10 @@ class _File:
         with self._connected(self._file, "rw") as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(_WRITE, ((view, *row) for row in rows))
+
+    def retract(self, view: str, partition: int, version: int) -> list[str]:
+        with self._connected(self._file, "rw") as connection, connection:
+            return [entity for (entity,) in connection.execute(_RETRACT, (view, partition, version)).fetchall()]
 
     def read(self, view: str, entities: Sequence[str]) -> dict[str, tuple[int, str]]:
         with self._connected(self._file, "ro") as connection:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from airworthy.connections import Connections, storage_options
-from airworthy.errors import DataError
+from airworthy.errors import DataError, ServiceError
 from airworthy.partitions import Partition
 from airworthy.profile import ROOT
 from airworthy.sources import Extracted, Origin, Source
@@ -46,8 +47,9 @@ class Delta(Source):
             if isinstance(error.__cause__, TableNotFoundError):
                 return False
             raise
-        dataset, chosen = self._chosen(table, partition)
-        return bool(dataset.head(1, filter=chosen, columns=[self.time], batch_size=_ROWS).num_rows)
+        with self._readable():
+            dataset, chosen = self._chosen(table, partition)
+            return bool(dataset.head(1, filter=chosen, columns=[self.time], batch_size=_ROWS).num_rows)
 
     def awaited(self, partition: Partition) -> str:
         span = f"[{partition.start:%Y-%m-%d %H:%M}, {partition.end:%Y-%m-%d %H:%M}) UTC"
@@ -58,16 +60,29 @@ class Delta(Source):
 
     def _open(self, connections: Connections) -> Any:
         from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError, TableNotFoundError
 
         given = None if self.connection is None else connections(self.connection)
         uri = self.uri if "://" in self.uri else str(ROOT / self.uri)
-        try:
+        with self._readable():
             return DeltaTable(uri, storage_options=storage_options(given))
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Tells what is wrong with the table from a store that does not answer, which may do so the next time."""
+        import pyarrow as pa
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
+        try:
+            yield
         except TableNotFoundError as error:
             raise DataError(self.uri, "must be a Delta table", hint="There is none at that address") from error
-        except (DeltaError, OSError) as error:
-            raise DataError(self.uri, "must be a readable Delta table", str(error).split("\n")[0]) from error
+        except (DeltaError, pa.ArrowException, OSError) as error:
+            told = str(error).split("\n")[0]
+            unanswered = "Generic S3 error" in str(error) or isinstance(error, OSError)
+            if "://" in self.uri and unanswered and not isinstance(error, FileNotFoundError):
+                known = "the machine's own credentials" if self.connection is None else f"connection {self.connection}"
+                raise ServiceError(self.uri, "the object store must answer", told, f"Check {known}") from None
+            raise DataError(self.uri, "must be a readable Delta table", told) from None
 
     def _rows(self, table: Any, partition: Partition) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -75,10 +90,10 @@ class Delta(Source):
 
         from airworthy.columns import conform, kept_schema
 
-        whole, chosen = self._chosen(table, partition)
-        schema = kept_schema(self.uri, whole.schema)
-        yield schema.empty_table()
-        try:
+        with self._readable():
+            whole, chosen = self._chosen(table, partition)
+            schema = kept_schema(self.uri, whole.schema)
+            yield schema.empty_table()
             # A Delta log lists its files in no useful order.
             for fragment in sorted(whole.get_fragments(filter=chosen), key=lambda found: str(found.path)):
                 part = ds.FileSystemDataset([fragment], whole.schema, fragment.format, fragment.filesystem)
@@ -86,8 +101,6 @@ class Delta(Source):
                 for batch in part.to_batches(filter=chosen, **reading):
                     if batch.num_rows:
                         yield conform(self.uri, pa.Table.from_batches([batch]), schema)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(self.uri, "must be a readable Delta table", str(error).split("\n")[0]) from None
 
     def _chosen(self, table: Any, partition: Partition) -> tuple[Any, Any]:
         """Returns the table and the filter for a partition's rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from airworthy.config import Pipeline
 from airworthy.connections import Connections, from_environment
 from airworthy.errors import DataError, Problems
 from airworthy.online import Latest, entity, microseconds
-from airworthy.partitions import Partition
+from airworthy.partitions import Partition, parse_key
 from airworthy.stages.event_time import utc_times
 from airworthy.store import Store, TableRef, chunks
 from airworthy.views import View, view_table
@@ -46,12 +47,11 @@ def ingest_views(
         if first is None and store.version(table) is None:
             log.info("%s: no rows, and none before", where)
             continue
-        rows = checked if first is None else _chain(first, checked)
+        rows = itertools.chain([] if first is None else [first], checked)
         facts = {"origins": [asdict(origin) for origin in extracted.origins]}
         ref = store.write(table, partition, rows, evolve=True, facts=facts)
         log.info("%s: %d rows, version %d%s", where, ref.rows, ref.version, "" if ref.changed else ", as before")
-        if ref.rows:
-            publish(pipeline, name, partition, ref.version, store, connections)
+        publish(pipeline, name, partition, ref.version, store, connections)
         refs.append(ref)
     return tuple(refs)
 
@@ -61,24 +61,45 @@ def publish(
 ) -> int:
     """Leaves what a partition of a view knows last of each entity in the online store, and returns of how many.
 
-    The values of a later partition stay, so partitions may come in any order.
+    The values of a later partition stay, so partitions may come in any order. An entity that the partition no longer
+    has gets what the newest of those before knows of it, or is unknown.
 
     Raises:
         ServiceError: The online store does not answer.
     """
-    view = pipeline.views[name]
-    found = _newest(view, store, name, partition, version)
-    start = microseconds(partition.start)
-    latest = [Latest(key, start, version, time, content) for key, (time, content) in found.items()]
-    view.online.open(connections).write(f"{pipeline.name}.{name}", latest)
-    log.info("%s[%s]: the latest values of %d entities are online", view_table(name), partition.key, len(latest))
-    return len(latest)
+    view, table, shown = pipeline.views[name], view_table(name), f"{pipeline.name}.{name}"
+    written = _written(store, table, version)
+
+    def latest(known: Partition) -> list[Latest]:
+        found = _newest(view, store, table, known.key, version)
+        start, at = microseconds(known.start), written.get(known.key, 0)
+        return [Latest(key, start, at, time, content) for key, (time, content) in found.items()]
+
+    online, rows = view.online.open(connections), latest(partition)
+    online.write(shown, rows)
+    gone = set(online.retract(shown, microseconds(partition.start), written.get(partition.key, 0)))
+    for key in reversed(store.partitions(table, version) if gone else []):
+        if gone and key < partition.key:
+            known = [row for row in latest(parse_key(pipeline.partition, key)) if row.entity in gone]
+            online.write(shown, known)
+            gone -= {row.entity for row in known}
+    log.info("%s[%s]: the latest values of %d entities are online", table, partition.key, len(rows))
+    return len(rows)
 
 
-def _newest(view: View, store: Store, name: str, partition: Partition, version: int) -> dict[str, tuple[int, str]]:
+def _written(store: Store, table: str, version: int) -> dict[str, int]:
+    """Returns when each partition was given the rows it has at a version of the table."""
+    found: dict[str, int] = {}
+    for write in store.history(table):
+        if write.version <= version:
+            found[write.partition] = max(microseconds(write.at), found.get(write.partition, 0))
+    return found
+
+
+def _newest(view: View, store: Store, table: str, partition_key: str, version: int) -> dict[str, tuple[int, str]]:
     """Returns time and content by entity: the newest, and of several of one time the last one."""
     found: dict[str, tuple[int, str]] = {}
-    for chunk in chunks(store.scan(view_table(name), partitions=[partition.key], version=version)):
+    for chunk in chunks(store.scan(table, partitions=[partition_key], version=version)):
         ordered = chunk.take(pc.sort_indices(chunk, [(view.time, "ascending")]))  # which keeps equal ones in order
         numbered = ordered.append_column(_ROW, pa.array(range(len(ordered))))
         last = numbered.group_by(list(view.key)).aggregate([(_ROW, "max")])[f"{_ROW}_max"]
@@ -90,11 +111,6 @@ def _newest(view: View, store: Store, name: str, partition: Partition, version: 
             if key is not None and (key not in found or moment >= found[key][0]):
                 found[key] = moment, json.dumps(content, default=lambda value: value.isoformat())
     return found
-
-
-def _chain(first: pa.Table, rest: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    yield from rest
 
 
 def _checked(where: str, view: View, partition: Partition, rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
