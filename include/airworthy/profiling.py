@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from airworthy.config import Pipeline
-from airworthy.content import PARTITION
-from airworthy.store import Store, chunks
+from airworthy.content import PARTITION, chunks
+from airworthy.store import Store
 
 SAMPLE = 20_000
 EXACT = 200_000  # up to so many rows, distinct values and quantiles are counted and not estimated

@@ -62,7 +62,7 @@ import json
 from airworthy.config import Pipeline
 from airworthy.partitions import parse_key
 from airworthy.stages.view_join import join_views
-from airworthy.store import Store, chunks
+from airworthy.store import Store
 
 pipeline, store = Pipeline.model_validate_json(sys.argv[2]), Store(sys.argv[1], "joined")
 partition = parse_key("month", "2026-01-01")

@@ -360,7 +360,7 @@ STREAM = """
 import resource, sys
 import numpy, pyarrow
 from airworthy.partitions import parse_key
-from airworthy.store import Store, chunks
+from airworthy.store import Store
 store, day = Store(sys.argv[1], "churn"), parse_key("day", "2026-01-01")
 def rows():
     random = numpy.random.default_rng(0)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from airworthy.config import Pipeline
 from airworthy.connections import from_environment
+from airworthy.content import chunks
 from airworthy.contracts.changes import Change, compare, evolve, learn
 from airworthy.contracts.enforce import Enforcement, can_accept, new_summary
 from airworthy.contracts.file import SchemaContract, amend, contract_file, load, publish
@@ -14,7 +15,7 @@ from airworthy.contracts.summary import Summary, summarise
 from airworthy.errors import ConfigError, DataError, Problems
 from airworthy.partitions import parse_key
 from airworthy.profile import load_profile
-from airworthy.store import Store, chunks
+from airworthy.store import Store
 
 RAW = "raw"
 

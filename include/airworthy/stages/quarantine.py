@@ -18,13 +18,13 @@ import pyarrow.dataset as ds
 
 from airworthy.columns import conform, from_frame, normal
 from airworthy.config import Pipeline
-from airworthy.content import Digest
+from airworthy.content import Digest, chunks
 from airworthy.errors import AirworthyError, DataError, Problems
 from airworthy.expectations import Outcome
 from airworthy.masking import masked_errors
 from airworthy.stages.decisions import DROP, RELEASE, REPAIR, Decision, on_record
 from airworthy.stages.ingest import RAW
-from airworthy.store import Store, TableRef, chunks
+from airworthy.store import Store, TableRef
 from airworthy.user_code import call, digest
 
 QUARANTINE = "quarantine"

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from airworthy.config import Pipeline, Strict, load_pipeline
-from airworthy.content import Digest
+from airworthy.content import Digest, chunks
 from airworthy.errors import AirworthyError, DataError, ModelError, Problems
 from airworthy.explain import explain
 from airworthy.features import features_digest
@@ -25,7 +25,7 @@ from airworthy.provenance import code_version, environment
 from airworthy.registry import DECLARATION, Challenger, Registry
 from airworthy.stages.train import make, training_key
 from airworthy.stages.training_data import TrainingData, read_training_data
-from airworthy.store import Store, Write, chunks
+from airworthy.store import Store, Write
 
 _REMOVED = "Files of old versions were removed or changed, e.g. by VACUUM; restore them from a backup"
 

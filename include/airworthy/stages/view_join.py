@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from airworthy.config import Pipeline
-from airworthy.content import CHUNK, Types
+from airworthy.content import CHUNK, Types, chunks
 from airworthy.errors import DataError, Problems
 from airworthy.online import microseconds
 from airworthy.partitions import Partition, parse_key, partition_at
-from airworthy.store import Store, chunks
+from airworthy.store import Store
 from airworthy.views import View, view_table
 
 VIEWS = "views"  # the fact of a partition of `features` that holds `ViewJoin.versions`

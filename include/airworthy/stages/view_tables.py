@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 
 from airworthy.config import Pipeline
 from airworthy.connections import Connections, from_environment
+from airworthy.content import chunks
 from airworthy.errors import DataError, Problems
 from airworthy.online import Latest, entity, microseconds
 from airworthy.partitions import Partition, parse_key
 from airworthy.stages.event_time import utc_times
-from airworthy.store import Store, TableRef, chunks
+from airworthy.store import Store, TableRef
 from airworthy.views import View, view_table
 
 _ROW = "row"  # a name that no view may use
