@@ -212,6 +212,14 @@ def test_whole_numbers_become_decimals_in_all_partitions_when_they_evolve(contra
     assert not world.ingest(world.pipeline(), MONDAY, rows()).changed
 
 
+def test_a_column_evolves_in_type_and_in_missing_values_at_once(contract_world: ContractWorld) -> None:
+    world = contract_world
+    world.ingest(world.pipeline(), MONDAY, rows())
+    frame = rows(TUESDAY).assign(pieces=[0.5, None] * 20)
+    world.ingest(world.pipeline("evolve"), TUESDAY, frame)
+    assert world.kinds == ["retyped"] and not world.ingest(world.pipeline("block"), TUESDAY, frame).changed
+
+
 @pytest.mark.parametrize("column", ["late", "id"])
 def test_a_key_or_label_never_evolves_into_another_type(contract_world: ContractWorld, column: str) -> None:
     world = contract_world

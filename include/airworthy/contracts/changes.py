@@ -275,11 +275,11 @@ def _new(name: str, summary: Summary) -> ContractColumn:
 
 def _amended(column: ContractColumn, name: str, kind: Kind, summary: Summary) -> ContractColumn:
     found = summary.columns[name]
-    if kind == "retyped":
-        return column.model_copy(update={"type": found.type})
     if kind == "new_categories":
         every = None if found.values is None else tuple(sorted({*(column.categories or ()), *found.values}))
         return column.model_copy(update={"categories": every})
     share = summary.nulls(name)
     least, most = _rounded(min(share, column.nulls[0]), max(share, column.nulls[1]))
-    return column.model_copy(update={"nulls": (least, most)})
+    amended = {"nulls": (least, most)}
+    # Of a column of another type no other change was looked for.
+    return column.model_copy(update={**amended, "type": found.type} if kind == "retyped" else amended)
