@@ -60,6 +60,7 @@ def peak():
 OURS = """
 import json
 from airworthy.config import Pipeline
+from airworthy.content import chunks
 from airworthy.partitions import parse_key
 from airworthy.stages.view_join import join_views
 from airworthy.store import Store

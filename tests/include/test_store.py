@@ -359,6 +359,7 @@ def test_files_that_cannot_hold_a_time_are_not_read(store: Store) -> None:
 STREAM = """
 import resource, sys
 import numpy, pyarrow
+from airworthy.content import chunks
 from airworthy.partitions import parse_key
 from airworthy.store import Store
 store, day = Store(sys.argv[1], "churn"), parse_key("day", "2026-01-01")

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from airworthy.config import Pipeline, Strict, load_pipeline
-from airworthy.content import Digest, chunks
+from airworthy.content import digest
 from airworthy.errors import AirworthyError, DataError, ModelError, Problems
 from airworthy.explain import explain
 from airworthy.features import features_digest
@@ -151,15 +151,13 @@ def _require_whole(lineage: Lineage, challenger: Challenger, store: Store) -> No
 def _damage(write: Write, version: int, store: Store) -> Iterator[DataError]:
     where = f"{FEATURES}[{write.partition}], version {version}"
     try:
-        rows = store.scan(FEATURES, partitions=[write.partition], version=version)
-        digest = Digest(name for name in rows.schema.names if name != "partition")
-        for chunk in chunks(rows):
-            digest.add(chunk)
+        found = digest(store.scan(FEATURES, partitions=[write.partition], version=version), write.rows)
     except (OSError, pa.ArrowException, DataError) as error:
         yield DataError(where, "must still be there", str(error), _REMOVED)
         return
-    if digest.hexdigest() != write.digest:
-        yield DataError(where, f"must have the recorded digest {write.digest[:12]}…", digest.hexdigest()[:12], _REMOVED)
+    if found != write.digest:
+        told = "other rows" if found is None else found[:12]
+        yield DataError(where, f"must have the recorded digest {write.digest[:12]}…", told, _REMOVED)
 
 
 def _recorded(
