@@ -149,7 +149,7 @@ WAITING = {
     "late": ("10 minutes", "files: {glob: 's3://flights/late-{partition}.parquet', connection: lake}"),
     "missed": ("3 seconds", "files: {glob: 'no/such/{partition}.csv'}"),
     "unconnected": ("10 minutes", "files: {glob: 's3://flights/{partition}.csv', connection: nowhere}"),
-    "half": ("3 seconds", "files: {glob: 'DATA/half-*.csv', ready: 'DATA/half-{partition}.done'}"),
+    "half": ("3 seconds", "files: {glob: 'DATA/half-{partition}.csv', ready: 'DATA/half-{partition}.done'}"),
 }
 BATCHES = {"half": "batch: 2\n"}
 
@@ -209,8 +209,9 @@ def test_what_does_not_come_in_time_is_named(airflow: AirflowApi, delivered: Pat
 
 
 def test_of_several_partitions_those_that_came_in_time_go_on(airflow: AirflowApi, delivered: Path, stack: Any) -> None:
-    events().to_csv(delivered / "half-of-it.csv", index=False)
-    (delivered / "half-2026-01-05.done").touch()
+    for day in (5, 6):
+        events().to_csv(delivered / f"half-2026-01-0{day}.csv", index=False)
+    (delivered / "half-2026-01-05.done").touch()  # the other one is still being written
     airflow.unpause("half.ingest")
     first = datetime(2026, 1, 5, tzinfo=UTC)
     airflow.backfill("half.ingest", first, first + timedelta(days=1))
