@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import pickle
 import shutil
@@ -69,6 +70,7 @@ def session(settings: Mapping[str, str] | None = None) -> SparkSession:
         raise ServiceError(_WHERE, "must be able to start Spark", chosen["spark.master"], hint) from error
     # Errors come back as exceptions, which are masked; Spark's log would quote personal values.
     found.sparkContext.setLogLevel("OFF")
+    logging.getLogger("py4j").setLevel(logging.WARNING)  # else each connection that ends has a line
     for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         PySparkLogger.getLogger(name).disabled = True
     return found
