@@ -197,19 +197,18 @@ class Store:
 
     def history(self, table: str) -> list[Write]:
         """Returns every write of a partition, oldest first; none if the table does not exist."""
-        opened = self._open(table)
-        if opened is None:
-            return []
-        writes = [
-            Write(**json.loads(entry[_FACTS]), version=entry["version"], at=_moment(entry["timestamp"]))
-            for entry in opened.history()
-            if _FACTS in entry
-        ]
-        return writes[::-1]
+        return [*self._writes(table)][::-1]
 
     def newest(self, table: str, partition_key: str) -> Write | None:
         """Returns the last write of a partition; None if there is none on record."""
-        return next((write for write in self.history(table)[::-1] if write.partition == partition_key), None)
+        return next((write for write in self._writes(table) if write.partition == partition_key), None)
+
+    def _writes(self, table: str) -> Iterator[Write]:
+        """Yields every write of a partition, newest first."""
+        opened = self._open(table)
+        for entry in [] if opened is None else opened.history():
+            if _FACTS in entry:
+                yield Write(**json.loads(entry[_FACTS]), version=entry["version"], at=_moment(entry["timestamp"]))
 
     def version(self, table: str) -> int | None:
         """Returns the newest version of a table, or None if it does not exist."""

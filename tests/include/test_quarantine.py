@@ -140,8 +140,8 @@ def test_a_question_says_which_rows_fail_what(world: World, heavy: Pipeline) -> 
 def test_the_log_of_raw_is_read_once_per_question_and_answer(
     world: World, heavy: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history, read = Store.history, []
-    monkeypatch.setattr(Store, "history", lambda store, table: [read.append(table), history(store, table)][1])
+    writes, read = Store._writes, []
+    monkeypatch.setattr(Store, "_writes", lambda store, table: [read.append(table), writes(store, table)][1])
     describe(heavy, asked(world, heavy), world.store, "page")
     assert read == ["raw"]
     found = asked(world, heavy)

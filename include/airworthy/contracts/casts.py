@@ -7,7 +7,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airworthy.columns import TIMESTAMP
+from airworthy.columns import EXACT, TIMESTAMP
 
 Column: TypeAlias = "pa.ChunkedArray"
 
@@ -44,7 +44,7 @@ def cast(column: Column, wanted: pa.DataType) -> tuple[Column, Column | None]:
     if pa.types.is_string(found):
         return _from_text(column, wanted)
     if pa.types.is_integer(found) and pa.types.is_floating(wanted):
-        return _cast_or(column, wanted, pc.greater(pc.abs(column), 1 << 53))
+        return _cast_or(column, wanted, pc.greater(pc.abs(column), EXACT))
     if pa.types.is_floating(found) and pa.types.is_integer(wanted):
         whole = pc.and_(pc.equal(column, pc.floor(column)), pc.less(pc.abs(column), float(1 << 63)))
         return _cast_or(column, wanted, pc.invert(whole))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from airworthy.config import Pipeline
 from airworthy.connections import Connections, from_environment
 from airworthy.contracts.enforce import Enforcement
-from airworthy.contracts.file import RESERVED
+from airworthy.contracts.file import RESERVED, needed
 from airworthy.errors import DataError, Problems
 from airworthy.masking import masked_errors
 from airworthy.partitions import Partition
@@ -91,11 +91,9 @@ def _checked(pipeline: Pipeline, partition: Partition, where: str, rows: Iterato
 
 def _column_problems(pipeline: Pipeline, where: str, there: list[str]) -> list[DataError]:
     problems = []
-    roles = {"time": [pipeline.time], "key": pipeline.key, "label": [pipeline.label.column]}
-    for role, names in roles.items():
-        for name in names:
-            if name not in there:
-                rule = f"must be a column, because it is the {role} of {pipeline.name}"
-                problems.append(DataError(f"{where}: {name}", rule, hint=f"The source gives {', '.join(there)}"))
+    for role, name in needed(pipeline):
+        if name not in there:
+            rule = f"must be a column, because it is the {role} of {pipeline.name}"
+            problems.append(DataError(f"{where}: {name}", rule, hint=f"The source gives {', '.join(there)}"))
     rule = "is a name the tables use themselves; rename the column"
     return problems + [DataError(f"{where}: {name}", rule) for name in there if name in RESERVED]

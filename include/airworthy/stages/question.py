@@ -245,11 +245,11 @@ def _settings(pipeline: Pipeline, title: str) -> str:
 
 
 def _newest_raw(store: Store, partition: Partition) -> TableRef:
-    writes = [write for write in store.history(RAW) if write.partition == partition.key]
-    if not writes:
+    write = store.newest(RAW, partition.key)
+    if write is None:
         hint = "It was written by an older Airworthy; ingest it again"
         raise DataError(f"{RAW}[{partition.key}]", "must be in the history of its table", hint=hint)
-    return TableRef(**writes[-1].model_dump(include=set(TableRef.model_fields)), changed=False)
+    return TableRef(**write.model_dump(include=set(TableRef.model_fields)), changed=False)
 
 
 def _table(head: list[str], rows: Any) -> str:
