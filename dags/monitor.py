@@ -1,4 +1,4 @@
-"""<pipeline>.monitor: score -> drift, performance -> decide, one partition a run."""
+"""<pipeline>.monitor: score -> drift, performance -> decide, one partition a run; canary after performance."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from airworthy.partitions import cron
 from airworthy_airflow import assets
 from airworthy_airflow.declared import declared, partition_param, pipeline_dag
 from airworthy_airflow.operators import (
+    CanaryOperator,
     DecideOperator,
     DriftOperator,
     PerformanceOperator,
@@ -25,6 +26,9 @@ for pipeline in declared("monitor"):
         predictions = ScoreOperator(task_id="score", pipeline=pipeline)
         drift = DriftOperator(task_id="drift", pipeline=pipeline, predictions=predictions.output)
         performance = PerformanceOperator(task_id="performance", pipeline=pipeline, predictions=predictions.output)
+        if pipeline.canary:
+            canary = CanaryOperator(task_id="canary", pipeline=pipeline, outlets=[assets.champion(pipeline)])
+            performance >> canary
         DecideOperator(
             task_id="decide",
             pipeline=pipeline,

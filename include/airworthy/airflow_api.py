@@ -77,6 +77,12 @@ class AirflowApi:
         }
         return int(self.post("backfills", body)["id"])
 
+    def backfill_dates(self, dag_id: str, first: datetime, last: datetime, **options: Any) -> list[datetime]:
+        """Returns the logical dates that a backfill would run for."""
+        body = {"dag_id": dag_id, "from_date": first.isoformat(), "to_date": last.isoformat(), **options}
+        found = self.post("backfills/dry_run", body)["backfills"]
+        return [datetime.fromisoformat(one["logical_date"]) for one in found]
+
     def backfilling(self, dag_id: str) -> bool:
         """Tells whether Airflow has not yet marked a backfill of the DAG done, so that it refuses another."""
         return any(known["completed_at"] is None for known in self._all("backfills", "backfills", dag_id=dag_id))

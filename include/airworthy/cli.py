@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airworthy import canary_command, ledger_command, monitoring_command
+from airworthy.backtest import command as backtest
 from airworthy.errors import AirworthyError
+from airworthy.exchange import command as exchange
+from airworthy.gameday import command as gameday
 
 if TYPE_CHECKING:
     from airworthy.config import Pipeline
@@ -18,9 +22,11 @@ if TYPE_CHECKING:
 # Progress must be seen as it happens, also through a pipe.
 say = partial(print, flush=True)
 
+Command = Callable[[str, object, str], argparse.ArgumentParser]  # name, what runs, what it does
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code: 0 done, 1 a problem (told on stderr), 130 Ctrl-C."""
+    """Runs one command; returns its exit code: 0 done, 1 a problem (told on stderr), 130 Ctrl-C, 141 nobody reads."""
     asked = _parser().parse_args(arguments)
     from airworthy.stack.lifecycle import ending_signals_raise
 
@@ -32,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes there at exit
+        return 141
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,8 +65,18 @@ def _parser() -> argparse.ArgumentParser:
     added = command("new", _new, "write a commented starter pipeline that runs as it is")
     added.add_argument("name", help="lower case letters, digits and underscores, e.g. churn")
     command("demo", _demo, "replay a year of real flights through the whole loop")
+    _add_reading(command)
+    _add_models(command)
+    return parser
+
+
+def _add_reading(command: Command) -> None:
+    """Adds what shows data and what became of it."""
     added = command("report", _report, "write a pipeline's history as a page: every training run and verdict")
     added.add_argument("pipeline", help="the pipeline's name")
+    added = command("card", _card, "write the model card of a version as a page")
+    added.add_argument("pipeline", help="the pipeline's name")
+    added.add_argument("version", help="a version in MLflow's registry, e.g. 3")
     _add_quarantine(command("quarantine", _quarantine, "inspect rows in quarantine, and decide about them"))
     added = command(
         "profile", _profile, "write what a partition looks like as a page: distributions, what tells the label"
@@ -71,12 +90,39 @@ def _parser() -> argparse.ArgumentParser:
     _add_lineage(
         command("lineage", _lineage, "show what a model was made from, what was made from data, and what is stale")
     )
+
+
+def _add_models(command: Command) -> None:
+    """Adds what is about versions, and what decides about them."""
     added = command("rebuild", _rebuild, "train a version again from its recorded data, and tell what differs")
     added.add_argument("pipeline", help="the pipeline's name")
-    added.add_argument("--model-version", required=True, help="a version in MLflow's registry, e.g. 3")
-    added.add_argument("--to", required=True, type=Path, help="the new folder that gets the model's files")
+    added.add_argument("version", help="a version in MLflow's registry, e.g. 3")
+    added.add_argument("--to", type=Path, help="a new folder that gets the model's files; by default none is kept")
+    exchange.add(command, _environment)
+    ledger_command.add_actions(command("ledger", _ledger, "show, verify or reconcile the record of every promotion"))
+    ledger_command.add_rollback(command("rollback", _rollback, "let a version that was champion before answer again"))
+    _add_tradeoff(command("tradeoff", _tradeoff, "weigh the models of a search: accuracy against latency and size"))
+    added = command("budget", _budget, "show what comparisons drew from a pipeline's error budget, and what is left")
+    added.add_argument("pipeline", help="the pipeline's name")
+    added.add_argument("--as-of", default="", help="what a look at this moment finds left; now by default")
+    monitoring_command.add(command, _pipeline, _environment, say)
+    added = command("resources", _resources, "show what every stage took: time, processors and memory, and what grew")
+    added.add_argument("pipeline", help="the pipeline's name")
+    added.add_argument("--stage", default="", help="one stage, e.g. train; all of them by default")
+    added.add_argument("--last", type=int, default=30, help="how many runs of each; 30 by default")
+    added.add_argument("--json", action="store_true", help="for machines, with every run")
+    tried = partial(canary_command.run, of=_pipeline, environment=_environment, say=say)
+    canary_command.add(command("canary", tried, "show what a challenger beside the champion has shown, or stop it"))
+    gameday.add(command, _pipeline, _environment)
+    backtest.add(command("backtest", None, "try policies of training and judging on the past"), _backtest)
     _add_contract(command("contract", None, "show, learn, compare or amend the schema contract of raw data"))
-    return parser
+
+
+def _add_tradeoff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pipeline", help="the pipeline's name")
+    parser.add_argument("--run", dest="mlflow_run", default="", help="an MLflow run's id, or how it begins")
+    parser.add_argument("--latency-ms", type=float, help="at most so long for one row; default: tune.limits")
+    parser.add_argument("--size-mb", type=float, help="at most so large a model file; default: tune.limits")
 
 
 def _add_contract(parser: argparse.ArgumentParser) -> None:
@@ -192,6 +238,13 @@ def _report(asked: argparse.Namespace) -> None:
     report.run(asked.pipeline, _environment())
 
 
+def _card(asked: argparse.Namespace) -> None:
+    from airworthy import card
+    from airworthy.profile import load_profile
+
+    say(card.run(_pipeline(asked), asked.version, load_profile(_environment())))
+
+
 def _profile(asked: argparse.Namespace) -> None:
     from airworthy import profile_page
 
@@ -221,7 +274,47 @@ def _lineage(asked: argparse.Namespace) -> None:
 def _rebuild(asked: argparse.Namespace) -> int:
     from airworthy.stages import rebuild
 
-    return 0 if rebuild.run(asked.pipeline, _environment(), asked.model_version, asked.to) else 1
+    return 0 if rebuild.run(asked.pipeline, _environment(), asked.version, asked.to) else 1
+
+
+def _ledger(asked: argparse.Namespace) -> None:
+    for line in ledger_command.told(asked, _environment()):
+        say(line)
+
+
+def _rollback(asked: argparse.Namespace) -> None:
+    say(ledger_command.rolled_back(_pipeline(asked), asked.to, asked.reason, _environment()))
+
+
+def _tradeoff(asked: argparse.Namespace) -> None:
+    from pydantic import ValidationError
+
+    from airworthy import tradeoff
+    from airworthy.errors import Problems
+    from airworthy.explain import explain
+    from airworthy.tune import Limits
+
+    try:
+        limits = Limits(latency_ms=asked.latency_ms, size_mb=asked.size_mb)
+    except ValidationError as error:
+        raise Problems("airworthy tradeoff", explain("airworthy tradeoff", error)) from None
+    tradeoff.run(asked.pipeline, _environment(), asked.mlflow_run, limits)
+
+
+def _budget(asked: argparse.Namespace) -> None:
+    from airworthy import budget
+
+    budget.run(_pipeline(asked), _environment(), asked.as_of, say)
+
+
+def _resources(asked: argparse.Namespace) -> None:
+    from airworthy import resource_log
+
+    resource_log.run(_pipeline(asked).name, _environment(), say, stage=asked.stage, last=asked.last, as_json=asked.json)
+
+
+def _backtest(asked: argparse.Namespace) -> None:
+    backtest.run(asked, _pipeline(asked), _environment(), say)
 
 
 def _contract_show(asked: argparse.Namespace) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -24,6 +25,9 @@ from pydantic import (
 )
 
 from airworthy import kinds
+from airworthy.alerts import Alerts
+from airworthy.canary import Canary
+from airworthy.capture import Capture
 from airworthy.contracts.policy import ContractPolicy
 from airworthy.errors import ConfigError, Problems
 from airworthy.evidence import METRICS, Metric, Task
@@ -31,10 +35,13 @@ from airworthy.explain import explain, meant, problem
 from airworthy.gates import Gate
 from airworthy.models import Model
 from airworthy.partitions import Duration, Grain, parse_duration, utc, write_duration
+from airworthy.policies import DECLARED, Backtest
 from airworthy.quarantine import Quarantine
+from airworthy.retrain import Retrain
 from airworthy.sources import Source
 from airworthy.strict_yaml import read_mapping
 from airworthy.targets import Target
+from airworthy.tune import Tune
 from airworthy.user_code import Function as Function
 from airworthy.views import Views, check_views
 from airworthy.wait import Wait
@@ -97,50 +104,6 @@ class Checks(Strict):
     expectations: tuple[Expectation, ...] = ()
 
 
-class IntRange(Strict):
-    int: tuple[int, int]
-    log: bool = False
-
-
-class FloatRange(Strict):
-    float: tuple[float, float]
-    log: bool = False
-
-
-class Choice(Strict):
-    choice: tuple[bool | int | float | str, ...] = Field(min_length=1)
-
-
-def _range(value: Any) -> Any:
-    known: dict[str, type[Strict]] = {"int": IntRange, "float": FloatRange, "choice": Choice}
-    if isinstance(value, Strict):
-        return value
-    chosen = [name for name in known if isinstance(value, dict) and name in value]
-    if len(chosen) != 1:
-        raise problem("must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`", value)
-    found = known[chosen[0]].model_validate(value)
-    if isinstance(found, Choice):
-        return found
-    assert isinstance(found, IntRange | FloatRange)
-    low, high = found.int if isinstance(found, IntRange) else found.float
-    if low >= high:
-        raise problem("must be the lower bound, then the higher one", [low, high], loc=(chosen[0],))
-    if found.log and low <= 0:
-        raise problem("must be above 0 with `log: true`", low, loc=(chosen[0], 0))
-    return found
-
-
-Range = Annotated[IntRange | FloatRange | Choice, BeforeValidator(_range)]
-
-
-class Tune(Strict):
-    """The declared search: Optuna draws from `space` until `trials` or `timeout` seconds are used up."""
-
-    trials: int = Field(default=10, ge=1)
-    timeout: float = Field(default=600, gt=0)
-    space: dict[str, Range] = {}
-
-
 def _window(value: Any) -> Any:
     if value == "expanding":
         return value
@@ -156,7 +119,14 @@ Window = Annotated[Literal["expanding"] | Duration, BeforeValidator(_window)]
 
 
 class Train(Strict):
-    """When to train, on which window, judged on which out-of-time holdout."""
+    """When to train, on which window, judged on which out-of-time holdout.
+
+    Attributes:
+        threads: How many cores a training may use; trials in parallel share them.
+        weight: The features column that says how much a row counts in learning; never learned from.
+        imbalance: `balanced` lets every class count the same in sum.
+        exclude: Features columns the model does not learn from; gates may judge by them.
+    """
 
     schedule: str | None = "0 6 1 * *"
     window: Window = "expanding"
@@ -164,22 +134,59 @@ class Train(Strict):
     metric: Metric | None = None
     seed: int = 20130101
     threads: int = Field(default=1, ge=1)
+    weight: Column | None = None
+    imbalance: Literal["none", "balanced"] = "none"
+    exclude: tuple[Column, ...] = ()
+
+
+class LabelPolicy(Strict):
+    """When the labels of a partition tell how good its predictions were.
+
+    Attributes:
+        enough: The share of the predicted rows whose label must be known.
+        deadline: How long after `label.matures_after` of the last row they may take; `null` is for ever.
+    """
+
+    enough: float = Field(default=0.8, gt=0, le=1)
+    deadline: Duration | None = Field(default="3 days", validate_default=True)
 
 
 class Monitor(Strict):
-    """When a scored partition is worth a `retrain_request`.
+    """How far a scored partition may be from its champion's training, and what its labels must be to count.
 
     Distances are Evidently's: normed Wasserstein for numbers, Jensen-Shannon for categories.
+
+    Attributes:
+        concept_drift: How far outcomes may be from the holdout's where the model says the same.
+        false_alarms: The share of partitions that may raise an alarm of drift while nothing changes.
+        kpis: Key figures by name, each an aggregate of raw rows in DuckDB's SQL, e.g. `avg(fare)`.
     """
 
     column_drift: float = Field(default=0.1, gt=0)
     prediction_drift: float = Field(default=0.2, gt=0)
-    floor: float | None = None
-    retrain_on: tuple[Literal["column_drift", "prediction_drift", "performance"], ...] = ("prediction_drift",)
+    label_drift: float = Field(default=0.1, gt=0)
+    concept_drift: float = Field(default=0.05, gt=0)
+    false_alarms: float = Field(default=0.01, gt=0, lt=1)
+    kpis: dict[Annotated[str, Field(pattern=f"^{_NAME.pattern}$")], Annotated[str, Field(min_length=1)]] = {}
+    labels: LabelPolicy = LabelPolicy()
+
+
+# What a pipeline that declares no gates is judged by. Each of them fits every task; what is missing here needs a
+# limit only its owner can know (metric_floor, latency, size, fairness), or costs further trainings (stability).
+_GATES: tuple[str | dict[str, dict[str, str]], ...] = (
+    "beats_champion",
+    "slices",
+    "calibration",
+    "signature",
+    "freshness",
+    "leakage",
+    {"explained": {"on_fail": "warn"}},  # one feature may rightly decide, and somebody should know
+    "servable",
+)
 
 
 def _default_gates() -> tuple[Any, ...]:
-    return tuple(kinds.parse("gates", name) for name in ("beats_champion", "servable"))
+    return tuple(kinds.parse("gates", declared) for declared in _GATES)
 
 
 def _default_target() -> Any:
@@ -222,7 +229,12 @@ class Pipeline(Strict):
         default_factory=_default_gates, min_length=1
     )
     target: Annotated[Target, kinds.declared("targets"), kinds.as_written] = Field(default_factory=_default_target)
+    canary: Canary | None = None
+    capture: Capture = Capture()
     monitor: Monitor = Monitor()
+    retrain: Retrain = Retrain()
+    alerts: Alerts | None = None
+    backtest: Backtest = Backtest()
     views: Views = {}
 
     @property
@@ -235,6 +247,20 @@ class Pipeline(Strict):
         """The columns that tell a row apart in the whole table; the key is unique within its partition only."""
         return list(dict.fromkeys((*self.key, self.time)))
 
+    def under(self, policy: str) -> Self:
+        """Returns the pipeline as one of its policies has it.
+
+        Raises:
+            ConfigError: There is no such policy.
+        """
+        if policy == DECLARED:
+            return self
+        if policy not in self.backtest.policies:
+            hint = meant(policy, self.backtest.names)
+            raise ConfigError(f"{self.name}: policy", f"must be one of {', '.join(self.backtest.names)}", policy, hint)
+        declared = self.model_dump(mode="json", exclude={"backtest"})
+        return type(self).model_validate(self.backtest.policies[policy].applied(declared))
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         known = METRICS[self.label.task]
@@ -245,6 +271,9 @@ class Pipeline(Strict):
             judged = getattr(gate, "metric", None)
             if judged is not None and judged not in known:
                 raise problem(rule, judged, loc=("gates", number, gate.kind(), "metric"))
+        asking = [number for number, gate in enumerate(self.gates) if gate.kind() == "approval"]
+        if len(asking) > 1:
+            raise problem("must be declared once", None, loc=("gates", asking[1], "approval"))
         for loc, column in (("time", self.time), ("label", self.label.column), *(("key", name) for name in self.key)):
             if column in RESERVED:
                 rule = f"must be none of {', '.join(sorted(RESERVED))}, which the tables use themselves"
@@ -253,17 +282,59 @@ class Pipeline(Strict):
             if column in self.pii:
                 rule = f"must not name the {role}, which is in every table and every page"
                 raise problem(rule, column, loc=("pii", self.pii.index(column)))
-        shortest = datetime(2001, 2, 1)  # noqa: DTZ001  # a month may have 28 days
-        if shortest + self.train.holdout <= shortest + self.label.matures_after:
-            rule = "must be longer than label.matures_after, or no label of it is known"
-            raise problem(rule, write_duration(self.train.holdout), loc=("train", "holdout"))
-        if "performance" in self.monitor.retrain_on and self.monitor.floor is None:
-            raise problem("must be a number, because retrain_on names performance", None, loc=("monitor", "floor"))
+        if self.alerts and self.alerts.respond.get("decay") == "retrain" and self.retrain.decay is None:
+            raise problem("must be declared, because alerts.respond names decay", None, loc=("retrain", "decay"))
+        self._check_holdout()
+        roles = {
+            **dict.fromkeys(self.pii, "personal"),
+            **dict.fromkeys(self.key, "key"),
+            self.time: "time",
+            self.label.column: "label",
+        }
+        self._check_learning(roles)
+        self._check_canary()
         if self.end is not None and self.end <= self.start:
             raise problem("must be after start", f"{self.end:%Y-%m-%d}", loc=("end",))
-        roles = {self.time: "time", self.label.column: "label", **dict.fromkeys(self.key, "key")}
-        check_views(self.views, roles, self.pii)
+        check_views(self.views, {name: role for name, role in roles.items() if role != "personal"}, self.pii)
+        self.backtest.check(self.under)
         return self
+
+    def _check_holdout(self) -> None:
+        """Raises a problem if no challenger could ever pass for want of labels or of days."""
+        shortest = datetime(2001, 2, 1)  # noqa: DTZ001  # a month may have 28 days
+        judged = (shortest + self.train.holdout) - (shortest + self.label.matures_after)
+        written, loc = write_duration(self.train.holdout), ("train", "holdout")
+        if judged <= timedelta():
+            raise problem("must be longer than label.matures_after, or no label of it is known", written, loc=loc)
+        over_days = [gate.kind() for gate in self.gates if gate.over_days]
+        if over_days and judged <= timedelta(days=1):
+            rule = f"must be over a day longer than label.matures_after, for {', '.join(over_days)} to compare days"
+            raise problem(rule, written, loc=loc)
+
+    def _check_canary(self) -> None:
+        """Raises a problem if a canary is declared that its target or what is captured cannot try."""
+        if self.canary and not self.target.splits:
+            rule = "must be declared with a target that can let two versions answer (serving)"
+            raise problem(rule, self.target.kind(), loc=("canary",))
+        if self.canary and not self.capture.share:
+            raise problem("must be more than 0, because canary is judged on it", 0, loc=("capture", "share"))
+
+    def _check_learning(self, roles: Mapping[str, str]) -> None:
+        """Raises a problem if what train and tune say of rows, columns and threads cannot be followed."""
+        train, parallel = self.train, self.tune.parallel
+        named: list[tuple[tuple[int | str, ...], str | None]] = [(("weight",), train.weight)]
+        named += [(("exclude", number), name) for number, name in enumerate(train.exclude)]
+        for loc, name in named:
+            if name is not None and name in roles:
+                rule = f"must be a column of features; the model never learns from a {roles[name]} column"
+                raise problem(rule, name, loc=("train", *loc))
+        if self.label.task == "regression" and train.imbalance != "none":
+            raise problem(
+                "must be none for a regression label, which has no classes", train.imbalance, loc=("train", "imbalance")
+            )
+        if parallel is not None and parallel > train.threads:
+            rule = f"must be at most train.threads, {train.threads}, because parallel trials share them"
+            raise problem(rule, parallel, loc=("tune", "parallel"))
 
 
 @cache

@@ -24,7 +24,7 @@ from airworthy.config import Pipeline, load_pipeline
 from airworthy.connections import from_environment
 from airworthy.errors import ServiceError
 from airworthy.partitions import partition_at
-from airworthy.profile import pipelines_dir
+from airworthy.profile import Profile, load_profile, pipelines_dir
 
 if TYPE_CHECKING:
     from airworthy.report import History
@@ -122,13 +122,16 @@ class Replay:
         self.tell_training(run_id, datetime.fromisoformat(decision["as_of"]), ", as requested")
 
 
-def live_prediction(pipeline: Pipeline, serving_url: str, console: Console) -> None:
+def live_prediction(pipeline: Pipeline, profile: Profile, console: Console) -> None:
     """Asks the serving process about one real flight and shows who answered."""
     week = partition_at(pipeline.partition, LAST + timedelta(weeks=1))
     rows = pipeline.source.extract(week, from_environment).frame()
     record = rows.drop(columns=[pipeline.label.column]).head(1).to_json(orient="records", date_format="iso")
     answer = httpx.post(
-        f"{serving_url}/invocations", params={"pipeline": pipeline.name}, json={"dataframe_records": json.loads(record)}
+        f"{profile.serving_url}/invocations",
+        params={"pipeline": pipeline.name},
+        json={"dataframe_records": json.loads(record)},
+        headers=profile.serving.headers(),
     )
     answer.raise_for_status()
     body = answer.json()
@@ -145,23 +148,17 @@ def show_trainings(found: History, console: Console) -> None:
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("as of", "challenger", "champion"):
         table.add_column(column, justify="left" if column == "as of" else "right", no_wrap=True)
-    for column in (*found.gates, "outcome"):
-        table.add_column(column.replace("_", "\n"), no_wrap=True)
+    table.add_column("gates\npassed", no_wrap=True)
+    table.add_column("outcome")
     for training in found.trainings:
         table.add_row(
             f"{training.challenger.as_of:%Y-%m-%d}",
             f"{training.challenger_score:.4f}",
             "-" if training.champion_score is None else f"{training.champion_score:.4f}",
-            *(_mark(training.by_gate.get(gate)) for gate in found.gates),
-            f"[green]version {training.promoted.version}[/green]" if training.promoted else "[yellow]refused[/yellow]",
+            training.passed,
+            f"[green]{training.result}[/green]" if training.promoted else f"[yellow]{training.result}[/yellow]",
         )
     console.print(table)
-
-
-def _mark(verdict: Any) -> str:
-    if verdict is None:
-        return "-"
-    return "[green]passed[/green]" if verdict.status == "passed" else f"[red]{verdict.status}[/red]"
 
 
 @contextmanager
@@ -201,14 +198,13 @@ def run() -> None:
 
 def _show(pipeline: Pipeline, stack: Any, console: Console) -> None:
     from airworthy import report
-    from airworthy.profile import load_profile
 
     profile = load_profile(stack.environment)
     found = report.history(pipeline, profile)
     page = report.publish(found, profile)
     console.print()
     show_trainings(found, console)
-    live_prediction(pipeline, stack.serving_url, console)
+    live_prediction(pipeline, profile, console)
     told = [
         "",
         f"Airflow   {stack.airflow_url}   user admin, password {stack.password}",

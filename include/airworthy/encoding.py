@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +79,36 @@ def _convert(values: pd.Series[Any], kind: str) -> pd.Series[Any]:
     return values.astype(object).where(values.notna(), None)
 
 
+def frame_of(inputs: Sequence[Input], columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Returns what `conform` makes of the same rows, from values that are known to be of the declared types.
+
+    Args:
+        inputs: What the model takes.
+        columns: Python values of these types by column, None where missing, moments with a zone.
+    """
+    return pd.DataFrame({column.name: _array(column.type, columns[column.name]) for column in inputs})
+
+
+def _array(kind: str, values: Sequence[Any]) -> Any:
+    if kind == "timestamp":
+        moments = np.array([_naive(value) for value in values], dtype="datetime64[us]")
+        return pd.DatetimeIndex(moments).tz_localize("UTC")
+    missing = None in values
+    if kind == "number" or (kind == "integer" and missing):
+        return np.array(_numbers(values), dtype="float64")
+    if kind == "integer":
+        return np.array(values, dtype="int64")
+    return np.array(values, dtype="bool" if kind == "boolean" and not missing else object)
+
+
+def _naive(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=None) - (moment.utcoffset() or timedelta())
+
+
+def _numbers(values: Sequence[Any]) -> Sequence[Any]:
+    return [np.nan if value is None else value for value in values] if None in values else values
+
+
 def describe_features(features: pd.DataFrame) -> tuple[Feature, ...]:
     """Returns the feature columns; the categories of a string column are the values it holds, sorted."""
     described = []
@@ -98,6 +129,7 @@ class Encoder:
         self.names = tuple(feature.name for feature in features)
         self.is_category = tuple(feature.type == "category" for feature in features)
         self._categories = [pd.Index(feature.categories, dtype=object) for feature in features]
+        self._codes = [{name: code for code, name in enumerate(feature.categories)} for feature in features]
 
     def __call__(self, features: pd.DataFrame) -> Matrix:
         """Returns shape (n, features): numbers, category codes, and NaN where missing, infinite or never seen.
@@ -121,6 +153,23 @@ class Encoder:
                     raise DataError(f"features: {name}", "must hold numbers", str(error)) from None
         values[~np.isfinite(values)] = np.nan
         return Matrix(values, self.names, self.is_category)
+
+    def of_columns(self, columns: Mapping[str, Sequence[Any]], rows: int) -> np.ndarray:
+        """Returns what a call with the same features as a frame encodes, without building one.
+
+        Args:
+            columns: Python values by feature: finite numbers and bools, of a category text; None where missing.
+            rows: How many each column has.
+        """
+        values = np.empty((rows, len(self.names)))
+        for number, (name, is_category) in enumerate(zip(self.names, self.is_category, strict=True)):
+            column = columns[name]
+            if is_category:
+                codes = self._codes[number]
+                values[:, number] = [codes.get(value, np.nan) for value in column]
+            else:
+                values[:, number] = _numbers(column)
+        return values
 
 
 def class_names(label: pd.Series[Any]) -> tuple[str, ...]:

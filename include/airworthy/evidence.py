@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from airworthy.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,18 +38,46 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Servable:
-    """What a fresh process did with the saved model files."""
+class Measured:
+    """What a fresh process found on the saved model files.
+
+    Attributes:
+        requests: How many recorded requests it answered.
+        largest_difference: Of an answer from the recorded one.
+        seconds: That took, for all requests together and ten of them one by one.
+        error: Why it could not.
+        load_seconds: Until the model could answer, its libraries imported already.
+        timed: How many answers to single requests the latencies rest on; 0 if none was timed.
+        rounds: How often each request was asked; its latency is the median of them.
+        p50_ms: Milliseconds within which half of the requests were answered.
+        p99_ms: The same for 99 of 100.
+        peak_megabytes: The most memory the process held, libraries included.
+        bytes: Of all files of the model.
+    """
 
     requests: int
     largest_difference: float
     seconds: float
     error: str = ""
+    load_seconds: float = 0.0
+    timed: int = 0
+    rounds: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    peak_megabytes: float = 0.0
+    bytes: int = 0
+
+
+class Declared(Protocol):
+    """What evidence was gathered for: a gate, told apart by what its pipeline file says of it."""
+
+    @property
+    def declaration(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All a gate may look at.
+    """All a gate may look at when it judges.
 
     Attributes:
         label: Shape (n,): 0/1 for binary, class index for multiclass, a number for regression.
@@ -54,6 +85,8 @@ class Evidence:
         metric: The metric the pipeline leads with.
         champion: None together with `has_champion` True means the champion could not be scored.
         champion_error: Why it could not.
+        gathered: By a gate's declaration: what its `gather` returned.
+        missing: By a gate's declaration: why its `gather` returned nothing.
     """
 
     task: Task
@@ -64,5 +97,17 @@ class Evidence:
     has_champion: bool
     champion: Scores | None = None
     champion_error: str = ""
-    servable: Servable | None = None
     classes: tuple[str, ...] = field(default=())
+    gathered: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, gate: Declared) -> Mapping[str, Any]:
+        """Returns what a gate gathered.
+
+        Raises:
+            ModelError: It gathered nothing, or could not.
+        """
+        if gate.declaration in self.gathered:
+            return self.gathered[gate.declaration]
+        hint = self.missing.get(gate.declaration, "Nothing was gathered for this declaration; evaluate again")
+        raise ModelError("evidence", "must be there for every gate", hint=hint)

@@ -70,17 +70,17 @@ def problem(rule: str, got: Any, *, loc: tuple[int | str, ...] = (), hint: str =
     return ValidationError.from_exception_data("rule", [InitErrorDetails(type=kind, loc=loc, input=got)])
 
 
-def below(key: str, error: ValidationError) -> ValidationError:
-    """Returns the same error with every place one key deeper."""
+def below(key: str, *errors: ValidationError) -> ValidationError:
+    """Returns the same errors as one, with every place one key deeper."""
     details = []
-    for detail in error.errors(include_url=False):
+    for detail in (detail for error in errors for detail in error.errors(include_url=False)):
         kind: Any = detail["type"]
         context = detail.get("ctx", {})
         if kind == "rule":
             kind = PydanticCustomError("rule", "{rule}", context)
         loc = (key, *detail["loc"])
         details.append(InitErrorDetails(type=kind, loc=loc, input=detail["input"], ctx=context))
-    return ValidationError.from_exception_data(error.title, details)
+    return ValidationError.from_exception_data(errors[0].title, details)
 
 
 def meant(name: str, known: Iterable[str]) -> str:

@@ -36,7 +36,8 @@ def compute_features(pipeline: Pipeline, raw: pd.DataFrame) -> pd.DataFrame:
         raise DataError(where, "must return a pandas DataFrame", type(found).__name__)
     if problems := [*_shape_problems(pipeline, where, raw, found)]:
         raise Problems(where, problems)
-    found = found.astype({name: object for name, kind in found.dtypes.items() if _holds_strings(kind)})
+    if strings := [name for name, kind in found.dtypes.items() if _holds_strings(kind)]:
+        found = found.astype(dict.fromkeys(strings, object))  # without any it is a copy, a quarter of a single answer
     if problems := _type_problems(where, found):
         raise Problems(where, problems)
     return found

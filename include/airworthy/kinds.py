@@ -1,4 +1,4 @@
-"""Finds the kinds of sources, models, gates, targets and online stores: one module each, registered nowhere.
+"""Finds the kinds of sources, models, gates, targets, online stores and faults: one module each, registered nowhere.
 
 A kind is a module of a family's package, and the class in it whose name is the module's name in
 CamelCase: `gates/metric_floor.py` holds `class MetricFloor(Gate)`, which a pipeline file writes as
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 
 from airworthy.explain import below, meant, problem
 
-Family = Literal["sources", "models", "gates", "targets", "online"]
+Family = Literal["sources", "models", "gates", "targets", "online", "gameday.faults"]
 
 
 class Kind(BaseModel):

@@ -6,20 +6,19 @@ same `(pipeline, sequence)`; the database lets one of them in.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError
 
-from airworthy.config import Moment
-from airworthy.errors import ConflictError, ModelError, ServiceError
+from airworthy.canary import Step
+from airworthy.database import Database
+from airworthy.errors import ConflictError, ModelError
+from airworthy.ledger_entry import LATER, promotion_of, require_judged_since, standing_of
+from airworthy.ledger_entry import Entry as Entry
 
 _METADATA = sa.MetaData()
 _TABLE = sa.Table(
@@ -39,6 +38,9 @@ _TABLE = sa.Table(
     sa.Column("evidence", sa.String(64), nullable=False),
     sa.Column("previous_hash", sa.String(64), nullable=False),
     sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("approved_by", sa.Text, nullable=True),
+    sa.Column("reason", sa.Text, nullable=True),
+    sa.Column("canary", sa.Text, nullable=True),
 )
 _GUARD = (
     """CREATE OR REPLACE FUNCTION airworthy_refuse_change() RETURNS trigger LANGUAGE plpgsql AS
@@ -49,50 +51,11 @@ _GUARD = (
 _CREATE_LOCK = 20130101  # any constant: two processes that create the table at once must queue
 
 
-class Entry(BaseModel):
-    """One line of the ledger: the champion from `at` on, what it replaced, on whose word and what evidence.
-
-    Attributes:
-        sequence: 1, 2, 3, ... within the pipeline.
-        version: The version that is champion from here on; "" where a rollback leaves none.
-        digest: SHA-256 of the model's files (`model_files.digest_of`).
-        expected: The champion version this entry replaced; None for the first.
-        evidence: SHA-256 of the verdicts the promotion rests on.
-        hash: SHA-256 over every other field, `previous_hash` included.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    pipeline: str
-    sequence: int
-    at: Moment
-    action: Literal["promote", "rollback"]
-    version: str
-    model_id: str
-    run_id: str
-    digest: str
-    as_of: Moment | None
-    expected: str | None
-    actor: str
-    evidence: str
-    previous_hash: str
-    hash: str = ""
-
-    @property
-    def promotes(self) -> bool:
-        return self.action == "promote"
-
-    def sealed(self) -> Entry:
-        """Returns the entry with its hash computed from its other fields."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"hash"}), sort_keys=True, separators=(",", ":"))
-        return self.model_copy(update={"hash": hashlib.sha256(content.encode()).hexdigest()})
-
-
 class Ledger:
     """Reads and appends to the ledger behind a SQLAlchemy URL."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._database = Database("ledger", url)
 
     def create(self) -> None:
         """Leaves the table in place; on PostgreSQL it refuses updates and deletes.
@@ -104,9 +67,22 @@ class Ledger:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATE_LOCK)))
             _METADATA.create_all(connection)
+            there = {column["name"] for column in sa.inspect(connection).get_columns(_TABLE.name)}
+            for name in LATER:
+                if name not in there:
+                    connection.execute(sa.text(f"ALTER TABLE {_TABLE.name} ADD COLUMN {name} TEXT"))
             if connection.dialect.name == "postgresql":
                 for statement in _GUARD:
                     connection.execute(sa.text(statement))
+
+    def pipelines(self) -> list[str]:
+        """Returns the names of the pipelines that have an entry, sorted.
+
+        Raises:
+            ServiceError: The database does not answer.
+        """
+        with self._transaction() as connection:
+            return sorted(connection.execute(sa.select(_TABLE.c.pipeline).distinct()).scalars())
 
     def entries(self, pipeline: str) -> list[Entry]:
         """Returns every entry of a pipeline, oldest first.
@@ -124,16 +100,29 @@ class Ledger:
             ServiceError: The database does not answer.
         """
         with self._transaction() as connection:
-            last = _last(connection, pipeline)
+            last = _last(connection, pipeline, ("promote", "rollback"))
         return last if last is not None and last.version else None
 
-    def standing(self, pipeline: str) -> list[Entry]:
-        """Returns the promotions that no rollback took back, oldest first.
+    def canary(self, pipeline: str) -> Entry | None:
+        """Returns the last step of the canary that runs, or None if there is none: any other entry ends it.
 
         Raises:
             ServiceError: The database does not answer.
         """
-        return _standing(self.entries(pipeline))
+        with self._transaction() as connection:
+            last = _last(connection, pipeline)
+        return last if last is not None and last.challenges else None
+
+    def standing(self, pipeline: str) -> list[Entry]:
+        """Returns the promotions that no rollback took back, in the order in which they became champion.
+
+        The last one is of the present champion. A rollback takes back everything after the version it goes to; one
+        to a version that was taken back itself lets that version's promotion stand again.
+
+        Raises:
+            ServiceError: The database does not answer.
+        """
+        return standing_of(self.entries(pipeline))
 
     def champion_at(self, pipeline: str, moment: datetime, *, besides: str = "") -> Entry | None:
         """Returns the last standing promotion of a model trained as of `moment` or earlier.
@@ -166,89 +155,132 @@ class Ledger:
         expected: str | None,
         actor: str,
         evidence: str,
+        approved_by: str | None = None,
+        judged_at: int = 0,
+        canary: Step | None = None,
     ) -> Entry:
         """Returns the entry that makes `version` champion; if it is champion already, that entry.
 
-        Raises:
-            ConflictError: The champion is not `expected`, or somebody else appended meanwhile.
-            ServiceError: The database does not answer.
-        """
-        with self._transaction(pipeline) as connection:
-            last = _last(connection, pipeline)
-            if last is not None and last.version == version:
-                return last
-            _expect(pipeline, expected, last)
-            return _append(
-                connection,
-                last,
-                pipeline=pipeline,
-                action="promote",
-                version=version,
-                model_id=model_id,
-                run_id=run_id,
-                digest=digest,
-                as_of=as_of,
-                expected=expected,
-                actor=actor,
-                evidence=evidence,
-            )
+        With `canary` it begins to answer beside the champion instead.
 
-    def rollback(self, pipeline: str, expected: str, actor: str) -> Entry:
-        """Returns the entry that makes the champion before `expected` champion again.
-
-        Rolling back the first promotion leaves no champion: the entry's version is "".
+        Args:
+            expected: The champion's version it was judged against; the other fields are those of the entry.
+            judged_at: The ledger's last sequence then; what a rollback took back since must be judged again.
+            canary: Its first step.
 
         Raises:
-            ConflictError: The champion is not `expected`, or somebody else appended meanwhile.
+            ConflictError: The champion is not `expected`, or the model was taken back, or somebody else appended,
+                or another model's canary runs.
             ServiceError: The database does not answer.
         """
         with self._transaction(pipeline) as connection:
             entries = _entries(connection, pipeline)
-            last = entries[-1] if entries else None
-            _expect(pipeline, expected, last)
-            before = _standing(entries)[-2:-1]
+            last = entries[-1] if canary and entries and entries[-1].challenges else _crowning(entries)
+            if last and (last.version, last.model_id) == (version, model_id):
+                return last
+            if canary and last and last.challenges:
+                rule = f"must not begin a canary while that of version {last.version} runs"
+                raise ConflictError(f"ledger: {pipeline}[{last.sequence}]", rule)
+            _expect(pipeline, expected, entries)
+            require_judged_since(entries, version, model_id, judged_at, approved_by)
+            model = {"version": version, "model_id": model_id, "run_id": run_id, "digest": digest, "as_of": as_of}
+            word = {"expected": expected, "actor": actor, "evidence": evidence, "approved_by": approved_by or None}
+            begun = {"action": "promote", "canary": None}
+            if canary:
+                begun = {"action": "canary", "canary": canary.model_dump_json()}
+            return _append(connection, entries, pipeline=pipeline, **begun, **model, **word)
+
+    def advance(
+        self, running: Entry, action: Literal["widen", "take_back", "promote"], actor: str, reason: str, canary: Step
+    ) -> Entry:
+        """Returns the entry with the next step of a canary, or its end; if that was taken already, that entry.
+
+        Args:
+            running: The last step of the canary; promoting it makes its version champion.
+            reason: What the step rests on, in words.
+            canary: And in numbers.
+
+        Raises:
+            ConflictError: The canary has gone on or ended meanwhile.
+            ServiceError: The database does not answer.
+        """
+        with self._transaction(running.pipeline) as connection:
+            entries = _entries(connection, running.pipeline)
+            if entries[-1].sequence != running.sequence:
+                rule = f"must be the last step of the canary of version {running.version}"
+                where = f"ledger: {running.pipeline}[{running.sequence}]"
+                raise ConflictError(where, rule, f"entry {entries[-1].sequence}", "Look again")
+            fields = running.model_dump(exclude={"sequence", "at", "previous_hash", "hash"})
+            fields |= {"action": action, "actor": actor, "reason": reason, "canary": canary.model_dump_json()}
+            return _append(connection, entries, **fields)
+
+    def rollback(
+        self,
+        pipeline: str,
+        expected: str | None,
+        actor: str,
+        *,
+        to: str | None = None,
+        reason: str | None = None,
+        withdraw: bool = False,
+    ) -> Entry:
+        """Returns the entry that makes the champion before `expected`, or version `to`, champion again.
+
+        Rolling back the first promotion, or any with `withdraw`, leaves no champion: the entry's version is "". If
+        `to` is champion already, nothing is appended, unless a canary runs, which ends by it.
+
+        Raises:
+            ConflictError: The champion is not `expected`, or somebody else appended meanwhile.
+            ModelError: `to` never was champion.
+            ServiceError: The database does not answer.
+        """
+        with self._transaction(pipeline) as connection:
+            entries = _entries(connection, pipeline)
+            if (last := _crowning(entries)) and to and last.version == to and not entries[-1].challenges:
+                return last
+            _expect(pipeline, expected, entries)
+            standing = standing_of(entries)
+            before = None if withdraw else next(iter(standing[-2:-1]), None)
+            back = promotion_of(to, standing, entries) if to else before
+            if to and back is None:
+                known = ", ".join(dict.fromkeys(entry.version for entry in entries if entry.promotes)) or "none yet"
+                raise ModelError(f"{pipeline}: rollback", f"must go to a version that was champion ({known})", to)
             fields: dict[str, Any] = dict.fromkeys(("version", "model_id", "run_id", "digest", "evidence"), "")
             fields["as_of"] = None
-            if before:
-                fields = {name: getattr(before[0], name) for name in fields}
+            if back:
+                fields = {name: getattr(back, name) for name in fields}
             fields |= {"pipeline": pipeline, "action": "rollback", "expected": expected, "actor": actor}
-            return _append(connection, last, **fields)
+            return _append(connection, entries, **fields, reason=reason or None)
 
-    def verify(self, pipeline: str) -> None:
-        """Returns if the chain is whole: no entry of the pipeline was changed, dropped or put in between.
+    def verify(self, pipeline: str) -> list[Entry]:
+        """Returns the entries if the chain is whole: none was changed, dropped or put in between.
+
+        An end that was cut off leaves a whole chain; `stages.reconcile` finds it by what MLflow keeps of the ledger.
 
         Raises:
             ModelError: The first entry that breaks the chain.
             ServiceError: The database does not answer.
         """
-        previous = ""
-        for number, entry in enumerate(self.entries(pipeline), start=1):
+        previous, entries = "", self.entries(pipeline)
+        hint = "The ledger was changed outside Airworthy; restore it from a backup"
+        for number, entry in enumerate(entries, start=1):
             where = f"ledger: {pipeline}[{number}]"
-            hint = "The ledger was changed outside Airworthy; restore it from a backup"
             if entry.sequence != number:
                 raise ModelError(where, "must be there", f"sequence {entry.sequence}", hint)
             if entry.previous_hash != previous or entry.sealed().hash != entry.hash:
                 raise ModelError(where, "must hash to what was recorded", entry.sealed().hash, hint)
             previous = entry.hash
-
-    @cached_property
-    def _engine(self) -> sa.Engine:
-        timeout = {"timeout": 5} if self._url.startswith("sqlite") else {"connect_timeout": 5}
-        return sa.create_engine(self._url, pool_pre_ping=True, connect_args=timeout)
+        return entries
 
     @contextmanager
     def _transaction(self, appending_to: str = "") -> Iterator[sa.Connection]:
         """Commits at the end; turns what the database says into our errors."""
-        where = sa.make_url(self._url).render_as_string(hide_password=True)
         try:
-            with self._engine.begin() as connection:
+            with self._database.transaction() as connection:
                 yield connection
         except IntegrityError:
             hint = "Judge the challenger against the present champion again"
             raise ConflictError(f"ledger: {appending_to}", "was changed by somebody else", hint=hint) from None
-        except (OperationalError, InterfaceError, ProgrammingError) as error:
-            hint = "Check the database (`make status`), start it with `make up`, and retry"
-            raise ServiceError(f"ledger at {where}", "must answer", str(error.orig).strip(), hint) from error
 
 
 def _entries(connection: sa.Connection, pipeline: str) -> list[Entry]:
@@ -256,23 +288,19 @@ def _entries(connection: sa.Connection, pipeline: str) -> list[Entry]:
     return [Entry.model_validate(dict(row)) for row in connection.execute(query).mappings()]
 
 
-def _last(connection: sa.Connection, pipeline: str) -> Entry | None:
-    query = sa.select(_TABLE).where(_TABLE.c.pipeline == pipeline).order_by(_TABLE.c.sequence.desc()).limit(1)
-    row = connection.execute(query).mappings().first()
+def _last(connection: sa.Connection, pipeline: str, actions: Sequence[str] = ()) -> Entry | None:
+    query = sa.select(_TABLE).where(_TABLE.c.pipeline == pipeline)
+    query = query.where(_TABLE.c.action.in_(actions)) if actions else query
+    row = connection.execute(query.order_by(_TABLE.c.sequence.desc()).limit(1)).mappings().first()
     return None if row is None else Entry.model_validate(dict(row))
 
 
-def _standing(entries: Sequence[Entry]) -> list[Entry]:
-    standing: list[Entry] = []
-    for entry in entries:
-        if entry.promotes:
-            standing.append(entry)
-        else:
-            standing.pop()  # a rollback takes back the latest
-    return standing
+def _crowning(entries: Sequence[Entry]) -> Entry | None:
+    return next((entry for entry in reversed(entries) if entry.crowns), None)
 
 
-def _expect(pipeline: str, expected: str | None, last: Entry | None) -> None:
+def _expect(pipeline: str, expected: str | None, entries: Sequence[Entry]) -> None:
+    last = _crowning(entries)
     champion = (last.version or None) if last else None
     if champion != expected:
         rule = f"expected the champion to be {expected or 'none'}"
@@ -280,7 +308,8 @@ def _expect(pipeline: str, expected: str | None, last: Entry | None) -> None:
         raise ConflictError(f"ledger: {pipeline}", rule, champion, hint)
 
 
-def _append(connection: sa.Connection, last: Entry | None, **fields: Any) -> Entry:
+def _append(connection: sa.Connection, entries: Sequence[Entry], **fields: Any) -> Entry:
+    last = entries[-1] if entries else None
     entry = Entry(
         sequence=last.sequence + 1 if last else 1,
         at=datetime.now(UTC),

@@ -40,8 +40,8 @@ def score(task: Task, metric: Metric, label: np.ndarray, prediction: np.ndarray)
         case "r2":
             return float(known.r2_score(label, prediction))
         case _:
-            losses = _losses(metric, label, prediction).mean()
-            return float(np.sqrt(losses) if metric == "rmse" else losses)
+            lost = losses(metric, label, prediction).mean()
+            return float(np.sqrt(lost) if metric == "rmse" else lost)
 
 
 def score_all(task: Task, label: np.ndarray, prediction: np.ndarray) -> dict[Metric, float]:
@@ -51,6 +51,14 @@ def score_all(task: Task, label: np.ndarray, prediction: np.ndarray) -> dict[Met
         TrainError: There are no rows, or a metric needs two classes and there is one.
     """
     return {metric: score(task, metric, label, prediction) for metric in METRICS[task]}
+
+
+def score_or_nan(task: Task, metric: Metric, label: np.ndarray, prediction: np.ndarray) -> float:
+    """Returns one metric; NaN where the labels do not define it, as in a short month with one class only."""
+    try:
+        return score(task, metric, label, prediction)
+    except TrainError:
+        return float("nan")
 
 
 def resample(
@@ -85,13 +93,13 @@ def resample(
                 )
                 return np.asarray(1 - lost / (squares - sums**2 / rows))
             case _:
-                losses = counts @ _per_block(_losses(metric, label, prediction), block, counts)
-                mean = losses / (counts @ _per_block(None, block, counts))
+                lost = counts @ _per_block(losses(metric, label, prediction), block, counts)
+                mean = lost / (counts @ _per_block(None, block, counts))
                 return np.asarray(np.sqrt(mean) if metric == "rmse" else mean)
 
 
-def _losses(metric: Metric, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Returns each row's part of a metric that is a mean over rows (rmse: before the root)."""
+def losses(metric: Metric, label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Returns each row's part of a metric that is a mean over rows (rmse: before the root); of others, of log loss."""
     import numpy as np
 
     match metric:

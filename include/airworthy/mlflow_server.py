@@ -28,6 +28,8 @@ _CLIENT_SETTINGS = {
 }
 _DOWN = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")  # what MLflow's client makes of a connection that fails
 
+BACKTEST = "backtest"  # the tag of a run for a backtest: which runs its search may learn from
+
 
 class MlflowServer:
     """One MLflow server, by a profile or its address."""
@@ -45,17 +47,26 @@ class MlflowServer:
 
         return MlflowClient(self.uri, self.uri)
 
+    def require_answer(self, timeout: float = _ANSWER_WITHIN) -> None:
+        """Returns if the server answers at once; what is no server, but a database, is not asked.
+
+        Raises:
+            ServiceError: It does not.
+        """
+        if self.uri.startswith("http"):
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=timeout).close()
+            except OSError as error:
+                raise self._down(error) from None
+
     def _ensure_reachable(self) -> None:
-        if not self.uri.startswith("http"):
-            return
         deadline = time.monotonic() + _ANSWER_WITHIN
         while True:
             try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=_ANSWER_WITHIN):
-                    return
-            except OSError as error:
+                return self.require_answer()
+            except ServiceError:
                 if time.monotonic() + 1 > deadline:
-                    raise self._down(error) from None
+                    raise
             time.sleep(1)
 
     def _down(self, error: Exception) -> ServiceError:
@@ -77,3 +88,11 @@ class MlflowServer:
             if getattr(error, "error_code", "INTERNAL_ERROR") in _DOWN:
                 raise self._down(error) from error
             raise ServiceError(f"MLflow at {self.uri}", "must do what it is asked", str(error)) from error
+
+
+def experiment_name(pipeline: str, *, backtest: bool) -> str:
+    """Returns the name of the experiment for training runs; those of backtests have one of their own.
+
+    So nobody who lists, reuses or marks the runs that may become champion comes across them.
+    """
+    return f"{pipeline}.backtest" if backtest else pipeline

@@ -53,6 +53,8 @@ class Section:
 MARKS = {
     "passed": "good",
     "promoted": "good",
+    "fired": "good",
+    "silent": "bad",
     "failed": "bad",
     "error": "bad",
     "blocked": "bad",
@@ -91,7 +93,7 @@ figcaption { color: var(--soft); font-size: 13px; margin-bottom: .2rem; } svg { 
 
 def write_page(file: Path, title: str, sections: Sequence[Section]) -> None:
     """Leaves the page at `file`, whole at any moment; what was there is replaced."""
-    body = "\n".join(part for section in sections for part in _render(section))
+    body = "\n".join(part for section in sections for part in render(section))
     write_whole(file, document(title, f"<h1>{escape(title)}</h1>\n{body}"))
 
 
@@ -125,7 +127,7 @@ def write_whole(file: Path, text: str) -> None:
         raise
 
 
-def _render(section: Section) -> Iterator[str]:
+def render(section: Section) -> Iterator[str]:
     yield f"<h2>{escape(section.heading)}</h2>"
     for paragraph in filter(None, (part.strip() for part in section.text.split("\n\n"))):
         yield f"<p>{escape(paragraph)}</p>"

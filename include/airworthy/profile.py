@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from airworthy.errors import ConfigError, Problems
 from airworthy.explain import explain
@@ -19,8 +19,42 @@ ROOT = Path(__file__).resolve().parents[2]
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-((?:[^${}]|\$\{[A-Z_]+\})*))?\}")
 
 
+class Serving(BaseModel):
+    """Who may ask the serving process, and how much of it at once.
+
+    Attributes:
+        token: What a request must carry as `Authorization: Bearer <token>`; "" asks for none.
+        workers: Processes that answer on the one port.
+        request_bytes: The longest body of a request.
+        held_bytes: Of all bodies that one worker reads or scores at the same time.
+        rows: The most rows of a request.
+        requests: The most requests that one worker reads or scores at the same time.
+        seconds: The longest time for reading a request, and for answering it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    token: SecretStr = SecretStr("")
+    workers: int = Field(default=1, ge=1)
+    request_bytes: int = Field(default=8_000_000, ge=1)
+    held_bytes: int = Field(default=64_000_000, ge=1)
+    rows: int = Field(default=10_000, ge=1)
+    requests: int = Field(default=256, ge=1)
+    seconds: float = Field(default=10, gt=0)
+
+    def headers(self) -> dict[str, str]:
+        """Returns what a request must carry to be let in."""
+        token = self.token.get_secret_value()
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 class Profile(BaseModel):
-    """Every place outside the process that a stage talks to."""
+    """Every place outside the process that a stage talks to.
+
+    Attributes:
+        tuning_url: The database that keeps the trials of a search; "" keeps them nowhere, and a search that is cut off
+            begins again.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,10 +62,12 @@ class Profile(BaseModel):
     reports_dir: Path
     mlflow_uri: str
     ledger_url: str
+    tuning_url: str = ""
     serving_url: str
     airflow_url: str
     preload: tuple[str, ...] = ()
     spark: dict[str, str] = {}
+    serving: Serving = Serving()
 
 
 def home() -> Path:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from dateutil.relativedelta import relativedelta
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from airworthy.partitions import Duration
+from airworthy.people import AnswerWithin, Users
 from airworthy.user_code import Function
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")]
@@ -27,15 +26,8 @@ class Quarantine(BaseModel):
 
     ask: bool = False
     repairs: dict[Name, Function] = {}
-    answer_within: Duration = Field(default="7 days", validate_default=True)
-    assigned_users: tuple[str, ...] = ()
-
-    @field_validator("answer_within")
-    @classmethod
-    def _some_time(cls, value: relativedelta) -> relativedelta:
-        if not value:
-            raise ValueError("must be longer than nothing")
-        return value
+    answer_within: AnswerWithin = Field(default="7 days", validate_default=True)
+    assigned_users: Users = ()
 
     @property
     def options(self) -> list[str]:

@@ -1,6 +1,7 @@
 """What MLflow keeps: training runs, model files, versions and aliases.
 
-An experiment and a registered model per pipeline, both under the pipeline's name. MLflow is imported
+An experiment and a registered model per pipeline, both under the pipeline's name, and an experiment for its
+backtests, whose models are never registered. MLflow is imported
 on first use, because a process that only reads the ledger should not pay a second for it.
 """
 
@@ -9,25 +10,32 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airworthy.config import Moment, Strict
 from airworthy.errors import ModelError
-from airworthy.mlflow_server import MlflowServer
+from airworthy.mlflow_server import BACKTEST, experiment_name
 from airworthy.model_files import Contract
-from airworthy.provenance import code_version, environment
+from airworthy.provenance import environment
+from airworthy.resources import Usage
+from airworthy.run_files import RunFiles
+from airworthy.training_tags import TRIALS, run_tags, table
 from airworthy.verdict import Verdict
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-_CHALLENGER = "challenger.json"
+CHALLENGER = "challenger.json"
+_PAGE = 100
 DECLARATION = "pipeline.json"
+ENVIRONMENT = "environment.json"
+IMPORTED = "import.json"
+IMPORTED_LINEAGE = "source/lineage.json"
 
 
 class FeaturesRef(Strict):
@@ -45,6 +53,7 @@ class Challenger(Strict):
         training_key: SHA-256 of everything that decides what the training gives; equal keys, equal models.
         metrics: Metric name to value on the holdout.
         reused: True if an earlier run had the same key, so that nothing was trained.
+        backtest: True if it was trained for a backtest, so that it never becomes champion.
     """
 
     pipeline: str
@@ -57,6 +66,7 @@ class Challenger(Strict):
     holdout: tuple[Moment, Moment]
     metrics: dict[str, float]
     reused: bool = False
+    backtest: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,9 +77,11 @@ class Training:
         folder: The model's files, as `model_files.write_model` left them.
         digest: What it returned.
         source: The URI of the features table.
-        trials: One row per trial: its number, value, seconds and parameters.
+        trials: One row per trial: its number, value, cost and parameters.
+        pages: Further files of the run, by name.
         tags: The caller's own, e.g. the Airflow run.
         declaration: The whole pipeline, as JSON.
+        used: What making it took; None if nobody measured.
     """
 
     contract: Contract
@@ -82,38 +94,30 @@ class Training:
     metric: str
     trials: Sequence[Mapping[str, Any]] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    pages: Mapping[str, str] = field(default_factory=dict)
     declaration: str = "{}"
+    used: Usage | None = None
 
 
-class Registry(MlflowServer):
+class Registry(RunFiles):
     """What one MLflow server keeps of the pipelines.
 
     Every method raises ServiceError when MLflow does not answer, naming its address and what to do.
     """
 
-    def find_training(self, pipeline: str, training_key: str) -> Challenger | None:
+    def find_training(self, pipeline: str, training_key: str, *, backtest: bool = False) -> Challenger | None:
         """Returns what a finished run with this key recorded, or None."""
-        with self.answering():
-            experiment = self.client.get_experiment_by_name(pipeline)
-            if experiment is None:
-                return None
-            query = f"tags.training_key = '{training_key}' and attributes.status = 'FINISHED'"
-            order = ["attributes.start_time ASC"]
-            runs = self.client.search_runs([experiment.experiment_id], query, max_results=1, order_by=order)
-        for run in runs:
-            recorded = self.load_artifact(run.info.run_id, _CHALLENGER)
+        query = f"tags.training_key = '{training_key}' and attributes.status = 'FINISHED'"
+        for run in self.search(experiment_name(pipeline, backtest=backtest), query):
+            recorded = self.load_artifact(run.info.run_id, CHALLENGER)
             if recorded is not None:
                 return Challenger.model_validate_json(recorded).model_copy(update={"reused": True})
         return None
 
     def trainings(self, pipeline: str) -> list[Challenger]:
         """Returns the challengers of every finished run of a pipeline, by `as_of`."""
-        with self.answering():
-            experiment = self.client.get_experiment_by_name(pipeline)
-            if experiment is None:
-                return []
-            runs = self.client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
-        recorded = [self.load_artifact(run.info.run_id, _CHALLENGER) for run in runs]
+        runs = self.search(pipeline, "attributes.status = 'FINISHED'")
+        recorded = [self.load_artifact(run.info.run_id, CHALLENGER) for run in runs]
         found = [Challenger.model_validate_json(content) for content in recorded if content is not None]
         return sorted(found, key=lambda challenger: challenger.as_of)
 
@@ -123,24 +127,59 @@ class Registry(MlflowServer):
         Raises:
             ModelError: The run did not get that far.
         """
-        recorded = self.load_artifact(run_id, _CHALLENGER)
+        recorded = self.load_artifact(run_id, CHALLENGER)
         if recorded is None:
-            raise ModelError(f"run {run_id}", f"must have left {_CHALLENGER}", hint="Train again")
+            raise ModelError(f"run {run_id}", f"must have left {CHALLENGER}", hint="Train again")
         return Challenger.model_validate_json(recorded)
 
-    def log_training(self, training: Training) -> Challenger:
-        """Returns the challenger once its run and its model files are on record; the run finishes last."""
-        from mlflow.entities import LoggedModelOutput
+    def imported(self, run_id: str) -> Challenger | None:
+        """Returns what a run brought in from another registry, as it was recorded there; None if it did not."""
+        recorded = self.load_artifact(run_id, IMPORTED)
+        return None if recorded is None else Challenger.model_validate_json(recorded)
+
+    def begin(self, pipeline: str, as_of: datetime, tags: Mapping[str, str]) -> str:
+        """Returns the id of a new run, which MLflow shows as running."""
+        with self.answering():
+            experiment = self.experiment(experiment_name(pipeline, backtest=BACKTEST in tags))
+            tags = {"pipeline": pipeline, **tags}
+            run = self.client.create_run(experiment, run_name=f"as of {as_of:%Y-%m-%d}", tags=tags)
+            return str(run.info.run_id)
+
+    def end(self, run_id: str, status: Literal["FAILED", "KILLED"]) -> None:
+        """Leaves a run that will not finish with its status."""
+        with self.answering():
+            self.client.set_terminated(run_id, status)
+
+    def search(self, experiment: str, query: str, order: str = "attributes.start_time ASC") -> Iterator[Run]:
+        """Yields the runs of the experiment of this name that fulfil a query of MLflow's."""
+        token = None
+        while True:
+            with self.answering():
+                found = self.client.get_experiment_by_name(experiment)
+                if found is None:
+                    return
+                ids = [found.experiment_id]
+                page = self.client.search_runs(ids, query, max_results=_PAGE, order_by=[order], page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def log_training(self, training: Training, run_id: str | None = None) -> Challenger:
+        """Returns the challenger once its run and its model files are on record; the run finishes last.
+
+        Args:
+            training: What to record.
+            run_id: A run that `begin` began; None begins one.
+        """
+        from mlflow.entities import LoggedModelOutput, RunTag
 
         contract = training.contract
+        run_id = run_id or self.begin(contract.pipeline, contract.as_of, training.tags)
         with self.answering():
             client = self.client
-            run = client.create_run(
-                self._experiment(contract.pipeline),
-                run_name=f"as of {contract.as_of:%Y-%m-%d}",
-                tags=_run_tags(training),
-            )
-            run_id = run.info.run_id
+            run = client.get_run(run_id)
+            client.log_batch(run_id, tags=[RunTag(name, value) for name, value in run_tags(training).items()])
             params = {name: str(value) for name, value in contract.params.items()}
             model = client.create_logged_model(
                 run.info.experiment_id,
@@ -155,10 +194,12 @@ class Registry(MlflowServer):
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
             self._log_numbers(run, model.model_id, params, training)
             challenger = _challenger(training, run_id, model.model_id)
-            client.log_text(run_id, _table(training.trials), "trials.json")
-            client.log_text(run_id, json.dumps(environment(), indent=1), "environment.json")
+            client.log_text(run_id, table(training.trials), TRIALS)
+            client.log_text(run_id, json.dumps(environment(), indent=1), ENVIRONMENT)
             client.log_text(run_id, training.declaration, DECLARATION)
-            client.log_text(run_id, challenger.model_dump_json(indent=1), _CHALLENGER)
+            for name, content in training.pages.items():
+                client.log_text(run_id, content, name)
+            client.log_text(run_id, challenger.model_dump_json(indent=1), CHALLENGER)
             client.set_terminated(run_id, "FINISHED")
         return challenger
 
@@ -236,44 +277,47 @@ class Registry(MlflowServer):
                 raise ModelError(f"model {model_id}", f"must be in MLflow at {self.uri}", hint=hint) from None
             return Path(mlflow.artifacts.download_artifacts(location, dst_path=str(folder), tracking_uri=self.uri))
 
-    def store_artifacts(self, run_id: str, files: Mapping[str, bytes]) -> None:
-        """Leaves files with the run, under the given paths."""
-        with tempfile.TemporaryDirectory() as folder, self.answering():
-            for name, content in files.items():
-                file = Path(folder, name)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
-            self.client.log_artifacts(run_id, folder)
+    def model_file(self, model_id: str, name: str) -> bytes:
+        """Returns the content of one file of a model.
 
-    def load_artifact(self, run_id: str, name: str) -> bytes | None:
-        """Returns the content of one file of the run, or None if there is no such file."""
-        parent = name.rpartition("/")[0] or None
-        with tempfile.TemporaryDirectory() as folder, self.answering():
-            if name not in {file.path for file in self.client.list_artifacts(run_id, parent)}:
-                return None
-            return Path(self.client.download_artifacts(run_id, name, folder)).read_bytes()
+        Raises:
+            ModelError: MLflow does not have the model, or not the file, any more.
+        """
+        import mlflow.artifacts
+        from mlflow.exceptions import MlflowException
 
-    def load_json(self, run_id: str, name: str) -> Any:
-        """Returns what one JSON file of the run holds, or None if there is no such file."""
-        content = self.load_artifact(run_id, name)
-        return None if content is None else json.loads(content)
+        with tempfile.TemporaryDirectory() as folder, self.answering():
+            try:
+                location = f"{self.client.get_logged_model(model_id).artifact_location}/{name}"
+                file = mlflow.artifacts.download_artifacts(location, dst_path=folder, tracking_uri=self.uri)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                raise ModelError(f"model {model_id}: {name}", f"must be in MLflow at {self.uri}") from None
+            return Path(file).read_bytes()
+
+    def describe(self, pipeline: str, version: str, text: str) -> None:
+        """Leaves Markdown as the description of a version, which its page in MLflow shows."""
+        with self.answering():
+            self.client.update_model_version(pipeline, version, text)
 
     def run_url(self, run_id: str) -> str:
         """Returns the address of the run's page, which finds the experiment by itself."""
         return f"{self.uri}/#/runs/{run_id}"
 
-    def _experiment(self, pipeline: str) -> str:
+    def experiment(self, name: str) -> str:
+        """Returns the id of the experiment of this name; makes it if there is none."""
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(pipeline)
+        found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
         try:
-            return str(self.client.create_experiment(pipeline))
+            return str(self.client.create_experiment(name))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            return self._experiment(pipeline)
+            return self.experiment(name)
 
     def _ensure_registered(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -285,7 +329,7 @@ class Registry(MlflowServer):
                 raise
 
     def _versions(self, challenger: Challenger) -> list[ModelVersion]:
-        query = f"name = '{challenger.pipeline}' and tags.training_key = '{challenger.training_key}'"
+        query = f"name = '{challenger.pipeline}' and tags.model_id = '{challenger.model_id}'"
         return sorted(self.client.search_model_versions(query), key=lambda found: int(found.version))
 
     def _log_numbers(self, run: Run, model_id: str, params: dict[str, str], training: Training) -> None:
@@ -293,10 +337,9 @@ class Registry(MlflowServer):
 
         now = int(time.time() * 1000)
         numbers = [Metric(name, value, now, 0, model_id=model_id) for name, value in training.metrics.items()]
-        numbers += [
-            Metric(f"trial_{training.metric}", trial["value"], now, trial["trial"]) for trial in training.trials
-        ]
         run_id = run.info.run_id
+        used = training.used._asdict() if training.used else {}
+        numbers += [Metric(f"resources/{name}", value, now, 0) for name, value in used.items()]
         self.client.log_batch(run_id, metrics=numbers, params=[Param(k, v) for k, v in params.items()])
         features = training.features
         source = json.dumps({"path": training.source, "delta_table_version": features.version})
@@ -304,29 +347,6 @@ class Registry(MlflowServer):
         # MLflow's column for a dataset's digest is 36 characters wide; the whole one is a tag of the run.
         dataset = Dataset("features", features.digest[:36], "delta_table", source, profile=profile)
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-
-
-def _run_tags(training: Training) -> dict[str, str]:
-    contract = training.contract
-    code = code_version()
-    return {
-        "pipeline": contract.pipeline,
-        "training_key": training.training_key,
-        "digest": training.digest,
-        "as_of": contract.as_of.isoformat(),
-        "window": _interval(contract.window),
-        "holdout": _interval(contract.holdout),
-        "features.version": str(training.features.version),
-        "features.digest": training.features.digest,
-        "features.function": contract.features_function or "",
-        "features.function_digest": contract.features_digest,
-        "code": code,
-        "mlflow.source.name": "airworthy",
-        "mlflow.source.type": "JOB",
-        "mlflow.source.git.commit": code.removesuffix("-dirty"),
-        "mlflow.loggedArtifacts": json.dumps([{"path": "trials.json", "type": "table"}]),
-        **training.tags,
-    }
 
 
 def _challenger(training: Training, run_id: str, model_id: str) -> Challenger:
@@ -340,17 +360,5 @@ def _challenger(training: Training, run_id: str, model_id: str) -> Challenger:
         features=training.features,
         holdout=training.contract.holdout,
         metrics=training.metrics,
+        backtest=BACKTEST in training.tags,
     )
-
-
-def _interval(interval: tuple[datetime, datetime]) -> str:
-    # A run started by hand is as of this very moment, and what reads the tag must know where its last hour ends.
-    moments = [moment.astimezone(UTC).replace(tzinfo=None) for moment in interval]
-    exact = any(moment.second or moment.microsecond for moment in moments)
-    return " to ".join(moment.isoformat(" ", "auto" if exact else "minutes") for moment in moments)
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns rows as the JSON that MLflow's pages show as a table."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    return json.dumps({"columns": columns, "data": [[row.get(key) for key in columns] for row in rows]})

@@ -38,7 +38,9 @@ def schema() -> dict[str, Any]:
     }
     properties = pipeline["properties"]
     properties.pop("name")  # the file's own name
-    for place in (properties, definitions["$defs"]["View"]["properties"]):
+    policy = definitions["$defs"]["Policy"]["properties"]
+    policy |= {name: {"$ref": f"#/$defs/{name.capitalize()}"} for name in ("train", "tune")}
+    for place in (properties, definitions["$defs"]["View"]["properties"], policy):
         for field in _FIELDS.keys() & place.keys():
             kinds_there = found[_FIELDS[field]]
             written = [_written(name, places[kind, "validation"]) for name, kind in kinds_there.items()]

@@ -131,16 +131,20 @@ features: pipelines.$name:features
 # the same. Spark needs the extra `spark` and Java 17; its master and memory are set in config/profiles.
 engine: local
 
-# What is trained. `params` are the library's own; or, for any estimator of scikit-learn:
+# What is trained. `params` are the library's own; or, for any estimator of scikit-learn, or a class of yours:
 #   sklearn: {estimator: sklearn.ensemble.HistGradientBoostingClassifier, params: {max_iter: 100}}
+#   python: {class: "pipelines.$name:Model"}
 model:
   xgboost: {params: {n_estimators: 80}}
 
 # Optuna draws from `space` (int, float or choice; `log: true` draws by order of magnitude) until `trials` or
-# `timeout` seconds are used up. Without `space` nothing is tuned.
+# `timeout` seconds are used up. Without `space` nothing is tuned. `prune` stops trials that fall behind; `warm_start`
+# begins with what the last run as of an earlier date found. `limits: {latency_ms: 2, size_mb: 1}` narrow the choice.
 tune:
   trials: 5
   timeout: 600
+  prune: true
+  warm_start: true
   space:
     max_depth: {int: [2, 5]}
     learning_rate: {float: [0.03, 0.3], log: true}
@@ -153,26 +157,69 @@ train:
   holdout: 7 days
   metric: roc_auc        # what tuning optimises; null for the task's usual one
   seed: 20130101
-  threads: 1
+  threads: 1             # how many cores it may use; that many trials run at once
+  imbalance: none        # or balanced: every class counts the same in sum
+  exclude: []            # features that are not learned from, but that gates may judge by
+  # weight: value        # the feature that says how much a row counts; it is not learned from
 
-# What a challenger must prove. A gate that fails keeps it from being deployed, unless it says
-# `on_fail: warn`.
+# What a challenger must prove. A gate that fails keeps it from being deployed, unless it says `on_fail: warn`, or
+# `on_fail: ask`, which lets people decide. There are more: slices, fairness, calibration, stability, signature,
+# latency, size, freshness, explained, leakage, approval; what each looks for is in the README.
 gates:
   - metric_floor: {metric: roc_auc, floor: 0.65}                     # good enough by itself
   - beats_champion: {metric: roc_auc, margin: 0.0, confidence: 0.9}  # surely better than what answers now
   - servable: {}                                                     # the saved files answer as the model did
 
+# Other ways to train or to judge, which `airworthy backtest compare $name declared wider` tries on the past.
+# backtest:
+#   policies:
+#     wider: {train: {window: 90 days}}
+
 # Where the champion answers, and how many seconds it has to go live before it is rolled back.
 target:
   serving: {timeout: 60}
 
-# When a scored partition asks for a retrain. Distances are Evidently's: normed Wasserstein for numbers,
-# Jensen-Shannon for categories. `floor` is the least value of the metric that is good enough.
+# A challenger that passed its gates may answer some of the requests first, by their key; labels and alarms then widen
+# its share or take it back. `canary: {shadow: true}` compares it only. Without canary it is champion at once.
+# canary:
+#   shares: [0.1, 0.5]
+#   error_rate: 0.05
+
+# What serving keeps of its answers, in the table `captured`: which `share` of the requests, how long an answer may wait
+# in memory, and whether to `drop` or to `push_back` (answer 503) what has no room while the table cannot be written.
+capture:
+  share: 1
+  flush: 10 seconds
+  when_full: drop
+
+# How far a scored partition may be from training. Distances are Evidently's: normed Wasserstein for numbers,
+# Jensen-Shannon for categories. Of partitions in which nothing changes, a share of `false_alarms` may raise an alarm.
+# Performance counts once `enough` of a partition's labels are known. `kpis` are aggregates of raw rows in DuckDB's
+# SQL, e.g. `kpis: {mean_weight: avg(weight)}`; they raise an alarm when their own past does not let expect them.
 monitor:
   column_drift: 0.2
   prediction_drift: 0.3
-  floor: 0.6
-  retrain_on: [prediction_drift, performance]
+  false_alarms: 0.01
+  labels: {enough: 0.8, deadline: 3 days}
+
+# What asks for a retrain: drift of predictions or columns, the metric on labelled rows below `floor` or worse than on
+# the holdout by the share `tolerance`, `volume: 5000` new rows. `debounce` is how many partitions in a row must ask,
+# `cooldown` the least time between trainings, which doubles with every request that brought no new champion, and
+# `budget` how many requests a month may have. `confirm: true` lets labels have the last word on drift.
+retrain:
+  drift: [prediction]
+  decay: {floor: 0.6}
+  confirm: false
+  debounce: 1
+  cooldown: 7 days
+  budget: 4
+
+# Whom to tell of gates, drift, decay, data, labels, deploy and approval, once per incident, and what to do at once:
+# retrain, roll_back, stop_serving or `fall_back: <version>`. Without `webhook` and `email` only the task's log tells.
+# alerts:
+#   webhook: {connection: ops_chat}
+#   email: {to: [ops@example.com]}
+#   respond: {decay: roll_back}
 """
 
 _MODULE = '''\

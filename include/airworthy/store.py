@@ -14,13 +14,13 @@ from typing import Any, TypeAlias
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
 from pydantic import BaseModel, ConfigDict
 
-from airworthy.columns import TIMESTAMP
+from airworthy.columns import TIMESTAMP, conform
 from airworthy.content import PARTITION, Content, Rows, Types, chunks, completed, digest, evolved
 from airworthy.errors import ConflictError, DataError
 from airworthy.locks import locked
@@ -136,19 +136,37 @@ class Store:
         hint = "Run it again when the other writers are done"
         raise ConflictError(where, f"was written by others {ATTEMPTS} times meanwhile", hint=hint)
 
-    def append(self, table: str, partition: Partition, rows: pa.Table) -> None:
+    def append(
+        self, table: str, keys: str | Sequence[str], rows: pa.Table, *, once: tuple[str, int] | None = None
+    ) -> None:
         """Adds rows to a table that only grows; what several writers add at once is all kept.
+
+        The table takes over columns it does not have, and lets int64 become float64.
 
         Args:
             table: The table's name; it is created when it does not exist.
-            partition: Where to add them.
+            keys: The partition of all rows, or of each.
             rows: Typed as the store keeps them.
+            once: Names the writer, and counts up with what it adds: nothing is added if that much is there already.
+
+        Raises:
+            Problems: A column's type and the table's have nothing in common.
         """
         with self._alone(table):
-            if self._open(table) is None:
-                self._create(table, dict(zip(rows.column_names, rows.schema.types, strict=True)))
-            keys = pa.array([partition.key] * rows.num_rows, pa.string())
-            write_deltalake(self.uri(table), rows.append_column(PARTITION, keys), mode="append")
+            found = dict(zip(rows.column_names, rows.schema.types, strict=True))
+            opened = self._open(table) or self._create(table, found)
+            if once and (opened.transaction_version(once[0]) or 0) >= once[1]:
+                return
+            self._widen(table, opened, types := evolved(table, _types(opened), found, {}))
+            known = pa.array([keys] * rows.num_rows if isinstance(keys, str) else keys, pa.string())
+            added = conform(table, rows, pa.schema([*types.items()])).append_column(PARTITION, known)
+            said = CommitProperties(app_transactions=[Transaction(*once)] if once else None)
+            write_deltalake(opened, added, mode="append", schema_mode="merge", commit_properties=said)
+
+    def appended(self, table: str, writer: str) -> int:
+        """Returns how far a writer has come with what it adds `once`; 0 if it has added nothing."""
+        opened = self._open(table)
+        return 0 if opened is None else opened.transaction_version(writer) or 0
 
     def read(
         self,

@@ -28,8 +28,11 @@ def read_mapping(where: str, file: Path) -> dict[str, Any]:
     return content
 
 
+_BOOLEAN, _TEXT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
+
+
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # twice as fast
-    """Refuses a key that is written twice, of which YAML would keep the last."""
+    """Refuses a key that is written twice, of which YAML would keep the last; takes the key `on` as it is written."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -39,5 +42,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                     problem=f"the key {key.value!r} is written twice", problem_mark=key.start_mark
                 )
             seen.add(str(key.value))
+            if key.tag == _BOOLEAN:
+                key.tag = _TEXT  # in YAML 1.1 the key `on` is true
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found

@@ -20,6 +20,7 @@ class TrainingRun(Strict):
     Attributes:
         window: `[start, end)` of the rows it was trained on.
         holdout: `[start, end)` of the rows it was scored on.
+        features_version: Of the features table it read; None if it was imported, as that table is elsewhere.
         tags: All of the run's tags.
         versions: The versions made of it, each with its tags.
     """
@@ -28,9 +29,16 @@ class TrainingRun(Strict):
     as_of: Moment
     window: tuple[Moment, Moment]
     holdout: tuple[Moment, Moment]
-    features_version: int
+    features_version: int | None
     tags: dict[str, str]
     versions: dict[str, dict[str, str]]
+
+    @property
+    def source(self) -> str:
+        """Where an imported run comes from; "" for one of this registry."""
+        if "source.registry" not in self.tags:
+            return ""
+        return f"version {self.tags['source.version']} of {self.tags['source.registry']}"
 
 
 class TrainingRuns(MlflowServer):
@@ -39,16 +47,19 @@ class TrainingRuns(MlflowServer):
     Every method raises ServiceError when MLflow does not answer, naming its address and what to do.
     """
 
-    def of(self, pipeline: str) -> list[TrainingRun]:
-        """Returns every finished training run of a pipeline, by `as_of`."""
+    def of(self, pipeline: str, run_id: str = "") -> list[TrainingRun]:
+        """Returns every finished training run of a pipeline, by `as_of`; with `run_id` only that one."""
         with self.answering():
             experiment = self.client.get_experiment_by_name(pipeline)
             if experiment is None:
                 return []
-            query = "attributes.status = 'FINISHED' and tags.`features.version` != ''"
+            query = "attributes.status = 'FINISHED' and tags.window != ''"
+            name = f"name = '{pipeline}'"
+            if run_id:
+                query += f" and attributes.run_id = '{run_id}'"
+                name += f" and run_id = '{run_id}'"
             ids = [experiment.experiment_id]
             runs = _all_pages(lambda page: self.client.search_runs(ids, query, page_token=page))
-            name = f"name = '{pipeline}'"
             versions = _all_pages(lambda page: self.client.search_model_versions(name, page_token=page))
         found = [_training_run(run, [one for one in versions if one.run_id == run.info.run_id]) for run in runs]
         return sorted(found, key=lambda run: run.as_of)
@@ -76,7 +87,7 @@ def _training_run(run: Run, versions: Sequence[ModelVersion]) -> TrainingRun:
         as_of=datetime.fromisoformat(tags["as_of"]),
         window=tuple(map(datetime.fromisoformat, window)),
         holdout=tuple(map(datetime.fromisoformat, holdout)),
-        features_version=int(tags["features.version"]),
+        features_version=int(tags["features.version"]) if "features.version" in tags else None,
         tags=tags,
         versions={str(found.version): found.tags for found in sorted(versions, key=lambda one: int(one.version))},
     )

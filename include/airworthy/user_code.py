@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,8 +41,28 @@ def call(function: str, *arguments: Any) -> Any:
     Raises:
         DataError: There is no such function, or it raised; an `AirworthyError` it raises is passed on as it is.
     """
+    with raising(function):
+        return found(function)(*arguments)
+
+
+def found(function: str) -> Callable[..., Any]:
+    """Returns what `module:name` names.
+
+    Raises:
+        DataError: There is no such function or class.
+    """
+    module, _, name = function.partition(":")
+    named = getattr(importlib.import_module(module), name, None)
+    if not callable(named):
+        raise DataError(function, f"must be a function in the module {module}")
+    return named  # type: ignore[no-any-return]
+
+
+@contextmanager
+def raising(function: str) -> Iterator[None]:
+    """Turns what a user's code raises into a DataError that names its file and line."""
     try:
-        return _find(function)(*arguments)
+        yield
     except AirworthyError:
         raise
     except Exception as error:
@@ -61,23 +84,90 @@ def drawn(function: str, items: Iterator[Any]) -> Iterator[Any]:
 
 
 def digest(function: str) -> str:
-    """Returns the SHA-256 of the source of the module that a function written as `module:function` is in."""
-    module = importlib.util.find_spec(function.partition(":")[0])
-    assert module is not None and module.origin is not None
-    return hashlib.sha256(Path(module.origin).read_bytes()).hexdigest()
+    """Returns the SHA-256 of the source of the module that a function written as `module:function` is in.
+
+    Modules that it imports from its own top-level package, by an import statement, count as parts of its source.
+    """
+    name = function.partition(":")[0]
+    own, *others = (hashlib.sha256(content).hexdigest() for content in _sources(name).values())
+    return hashlib.sha256("".join([own, *others]).encode()).hexdigest() if others else own
+
+
+def _sources(name: str) -> dict[str, bytes]:
+    """Returns the source of a module, and after it those of the modules it imports below its top-level package."""
+    found: dict[str, bytes] = {}
+    waiting = {name}
+    while waiting:
+        module = waiting.pop()
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        if spec.origin is None:
+            continue  # a folder without code of its own
+        found[module] = Path(spec.origin).read_bytes()
+        package = module if spec.submodule_search_locations is not None else module.rpartition(".")[0]
+        waiting |= _imported(found[module], package, name.partition(".")[0]) - found.keys()
+    return {name: found.pop(name), **dict(sorted(found.items()))}
+
+
+def _imported(source: bytes, package: str, top: str) -> set[str]:
+    """Returns the modules below a top-level package that a module of this package imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):
+        return set()  # importing it tells
+    named = {one.name for node in nodes if isinstance(node, ast.Import) for one in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            try:
+                origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            except ImportError:
+                continue  # beyond the top: importing it tells
+            named |= {origin, *(f"{origin}.{one.name}" for one in node.names)}
+    return {module for module in named if module.startswith(f"{top}.") and _is_module(module)}
+
+
+def _is_module(name: str) -> bool:
+    """Returns whether there is such a module; no module but packages is imported to find out."""
+    parent = name.rpartition(".")[0]
+    if parent:
+        if not _is_module(parent):
+            return False
+        above = importlib.util.find_spec(parent)
+        if above is None or above.submodule_search_locations is None:
+            return False
+    return importlib.util.find_spec(name) is not None
+
+
+def copied(function: str) -> str:
+    """Returns the same written with a copy of its module, as the file is now; the copy is imported.
+
+    A server outlives edits of the file. Python imports a module once, so a new champion would be served with old
+    code; and reloading it would change the code under the champion that still answers.
+    """
+    name, _, attribute = function.partition(":")
+    copy = copy_name(name, digest(function))
+    if copy not in sys.modules:
+        module = importlib.util.find_spec(name)
+        assert module is not None and module.origin is not None
+        spec = importlib.util.spec_from_file_location(copy, module.origin)
+        assert spec is not None and spec.loader is not None
+        sys.modules[copy] = importlib.util.module_from_spec(spec)  # a dataclass looks its own module up
+        try:
+            spec.loader.exec_module(sys.modules[copy])
+        except BaseException:
+            del sys.modules[copy]
+            raise
+    return f"{copy}:{attribute}"
+
+
+def copy_name(module: str, code: str) -> str:
+    """Returns what the copy of a module with this digest is called."""
+    return f"{module}@{code[:12]}"
 
 
 def _raised(function: str, error: Exception) -> DataError:
     rule = f"must not raise, but raised {type(error).__name__}: {error}"
     return DataError(function, rule, hint=_place(function, error))
-
-
-def _find(function: str) -> Callable[..., Any]:
-    module, _, name = function.partition(":")
-    found = getattr(importlib.import_module(module), name, None)
-    if not callable(found):
-        raise DataError(function, f"must be a function in the module {module}")
-    return found  # type: ignore[no-any-return]
 
 
 def _place(function: str, error: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Status = Literal["passed", "failed", "error"]
-OnFail = Literal["block", "warn"]
+OnFail = Literal["block", "warn", "ask"]
 
 
 class Verdict(BaseModel):
@@ -32,3 +32,8 @@ class Verdict(BaseModel):
     def blocks(self) -> bool:
         """True if the challenger must not be promoted; an error blocks whatever `on_fail` says."""
         return self.status == "error" or (self.status == "failed" and self.on_fail == "block")
+
+    @property
+    def asks(self) -> bool:
+        """True if the challenger may be promoted only when people have approved of it."""
+        return self.status == "failed" and self.on_fail == "ask"

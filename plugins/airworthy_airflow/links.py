@@ -25,6 +25,10 @@ class Lineage(_StageLink):
     name = "Lineage"
 
 
+class ModelCard(_StageLink):
+    name = "Model card"
+
+
 class ValidationResult(_StageLink):
     name = "Validation result"
 
@@ -45,5 +49,13 @@ class DriftReport(_StageLink):
     name = "Drift report"
 
 
+class MonitoringPage(_StageLink):
+    name = "Monitoring"
+
+
 class Endpoint(_StageLink):
     name = "Serving"
+
+
+class GameDayReport(_StageLink):
+    name = "Game day report"

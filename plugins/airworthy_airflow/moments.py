@@ -10,6 +10,7 @@ from airflow.utils.types import DagRunType
 from airworthy.config import Pipeline
 from airworthy.errors import ConfigError
 from airworthy.partitions import Partition, parse_key, partition_at, partitions_between, utc
+from airworthy.policies import DECLARED
 
 
 def partition_of(context: Any, pipeline: Pipeline) -> Partition:
@@ -66,4 +67,18 @@ def as_of(context: Any) -> datetime:
 
 
 def is_backfill(context: Any) -> bool:
-    return str(context["dag_run"].run_type) == DagRunType.BACKFILL_JOB.value
+    # A task has the type as an enum of its own, whose text is `DagRunType.BACKFILL`; its value is the same.
+    return bool(context["dag_run"].run_type == DagRunType.BACKFILL_JOB.value)
+
+
+def policy(context: Any) -> str:
+    """Returns the policy a training run follows."""
+    return str(context["params"].get("policy") or DECLARED)
+
+
+def is_backtest(context: Any) -> bool:
+    """Returns whether a training run may train and be judged, but never promote.
+
+    That is so for every run of a backfill, and for a run that follows another policy than the declared one.
+    """
+    return is_backfill(context) or policy(context) != DECLARED

@@ -13,7 +13,8 @@ import pytest
 from airworthy.config import load_all
 from airworthy.profile import ROOT
 
-PARTS = ("ingest", "quarantine", "train", "monitor")
+PARTS = ("ingest", "quarantine", "train", "rollback", "monitor", "rebuild")
+FLIGHTS = ROOT / "config" / "pipelines" / "flight_delays.yaml"
 HEAVY = {"pandas", "mlflow", "xgboost", "sklearn", "great_expectations", "evidently", "optuna", "pyarrow", "deltalake"}
 PROBE = """
 import json, sys
@@ -45,6 +46,16 @@ def read_dags(home: Path, config: Path, folder: Path = ROOT / "dags") -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def read_variant(home: Path, name: str, text: str) -> dict:
+    """Returns the DAGs of a pipeline whose file says this, by their names; none of its errors is let through."""
+    file = home / "config" / "pipelines" / f"{name}.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    found = read_dags(home, home / "config")
+    assert found["errors"] == {}
+    return found["dags"]
+
+
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return read_dags(tmp_path_factory.mktemp("airflow"), ROOT / "config")
@@ -53,26 +64,31 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> dict:
 def test_exactly_the_declared_dags_are_there(bag: dict) -> None:
     healthy, broken = load_all(ROOT / "config" / "pipelines")
     assert broken == {} and bag["errors"] == {}
-    assert set(bag["dags"]) == {f"{name}.{part}" for name in healthy for part in PARTS}
+    assert set(bag["dags"]) == {f"{name}.{part}" for name in healthy for part in PARTS} | {"game_day"}
 
 
 def test_the_dags_read_as_their_stages(bag: dict) -> None:
     assert bag["dags"]["flight_delays.ingest"]["tasks"] == ["ingest", "validate", "process"]
     assert bag["dags"]["flight_delays.quarantine"]["tasks"] == ["decide", "apply", "validate", "process"]
     assert bag["dags"]["flight_delays.train"]["tasks"] == ["train", "evaluate", "gates", "deploy"]
+    assert bag["dags"]["flight_delays.rebuild"]["tasks"] == ["rebuild"]
+    assert bag["dags"]["game_day"]["tasks"][:2] == ["copy", "inject"]
+    assert set(bag["dags"]["game_day"]["tasks"][2:]) == {"report", "remove"}
     assert bag["dags"]["flight_delays.monitor"]["tasks"][0] == "score"
     assert bag["dags"]["flight_delays.monitor"]["tasks"][-1] == "decide"
 
 
+def test_a_pipeline_with_a_canary_looks_at_it_after_performance(tmp_path: Path) -> None:
+    dags = read_variant(tmp_path, "tried", f"{FLIGHTS.read_text()}\ncanary: {{shares: [0.2]}}\n")
+    tasks = dags["tried.monitor"]["tasks"]
+    assert set(tasks) == {"score", "drift", "performance", "decide", "canary"}
+    assert tasks.index("canary") > tasks.index("performance")
+
+
 def test_a_pipeline_that_asks_about_its_quarantine_does_so_after_validating(tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    (config / "pipelines").mkdir(parents=True)
-    text = (ROOT / "config" / "pipelines" / "flight_delays.yaml").read_text()
-    (config / "pipelines" / "asking.yaml").write_text(text + "\nquarantine: {ask: true}\n")
-    bag = read_dags(tmp_path, config)
-    assert bag["errors"] == {}
-    assert set(bag["dags"]["asking.ingest"]["tasks"]) == {"ingest", "validate", "process", "questions", "ask"}
-    assert set(bag["dags"]["asking.quarantine"]["tasks"]) == {
+    dags = read_variant(tmp_path, "asking", f"{FLIGHTS.read_text()}\nquarantine: {{ask: true}}\n")
+    assert set(dags["asking.ingest"]["tasks"]) == {"ingest", "validate", "process", "questions", "ask"}
+    assert set(dags["asking.quarantine"]["tasks"]) == {
         "decide",
         "apply",
         "validate",
@@ -80,6 +96,21 @@ def test_a_pipeline_that_asks_about_its_quarantine_does_so_after_validating(tmp_
         "questions",
         "ask",
     }
+
+
+@pytest.mark.parametrize(
+    ("gates", "asked"),
+    [
+        ("[servable, {approval: {people: 3}}]", ["approve_1", "approve_2", "approve_3"]),
+        ("[{servable: {on_fail: ask}}]", ["approve"]),
+        ("[{servable: {on_fail: warn}}]", []),
+    ],
+)
+def test_a_pipeline_whose_gates_may_ask_asks_before_it_deploys(tmp_path: Path, gates: str, asked: list[str]) -> None:
+    before, _, after = FLIGHTS.read_text().partition("\ngates:\n")
+    rest = after[after.index("target:") :]
+    dags = read_variant(tmp_path, "approving", f"{before}\ngates: {gates}\n{rest}")
+    assert dags["approving.train"]["tasks"] == ["train", "evaluate", "gates", *asked, "deploy"]
 
 
 def test_each_dag_has_an_owner_tags_a_description_and_a_page(bag: dict) -> None:
@@ -99,7 +130,7 @@ def test_one_broken_file_leaves_the_other_pipelines_alone(tmp_path: Path) -> Non
     (config / "pipelines" / "healthy.yaml").write_text(healthy)
     (config / "pipelines" / "broken.yaml").write_text("description: 7\n")
     bag = read_dags(tmp_path, config)
-    assert set(bag["dags"]) == {f"healthy.{part}" for part in PARTS}
+    assert set(bag["dags"]) == {f"healthy.{part}" for part in PARTS} | {"game_day"}
     assert [Path(file).name for file in bag["errors"]] == ["config_errors.py"]
     assert "pipelines/broken.yaml: description" in next(iter(bag["errors"].values()))
 

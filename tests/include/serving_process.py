@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,14 +44,15 @@ class Server:
     url: str
     log: Path
     process: subprocess.Popen[bytes]
+    headers: dict[str, str] = field(default_factory=dict)
 
     def get(self, path: str) -> Answer:
-        return self._send(urllib.request.Request(self.url + path))
+        return self._send(urllib.request.Request(self.url + path, headers=self.headers))
 
     def post(self, content: Any, pipeline: str = "", kind: str = "application/json") -> Answer:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         path = f"/invocations?pipeline={pipeline}" if pipeline else "/invocations"
-        return self._send(urllib.request.Request(self.url + path, body, {"Content-Type": kind}))
+        return self._send(urllib.request.Request(self.url + path, body, {"Content-Type": kind, **self.headers}))
 
     def model(self, pipeline: str) -> dict[str, Any]:
         """Returns what the server says of one pipeline."""
@@ -60,7 +60,7 @@ class Server:
 
     def wait(self, ready: Callable[[], T | None]) -> T:
         """Returns the first true answer; a server that never gives one fails the test with its log."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline and self.process.poll() is None:
             if found := ready():
                 return found
@@ -87,21 +87,13 @@ def serving(toy: Toy, **environment: str) -> Iterator[Server]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    profile = toy.profile
-    settings = {
-        "AIRWORTHY_HOME": str(toy.folder / "home"),
-        "AIRWORTHY_LEDGER_URL": profile.ledger_url,
-        "AIRWORTHY_SERVING_URL": profile.serving_url,
-        "AIRWORTHY_AIRFLOW_URL": profile.airflow_url,
-        "MLFLOW_TRACKING_URI": profile.mlflow_uri,
-        "AIRWORTHY_SERVING_POLL": "0.05",
-        **environment,
-    }
+    settings = {"AIRWORTHY_SERVING_POLL": "0.05", **environment}
+    headers = {"Authorization": f"Bearer {token}"} if (token := environment.get("AIRWORTHY_SERVING_TOKEN")) else {}
     log = toy.folder / f"serving-{port}.log"
     with log.open("wb") as output:
         command = [sys.executable, "-m", "airworthy.serving", "--port", str(port)]
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **settings})
-    server = Server(f"http://127.0.0.1:{port}", log, process)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=toy.environment(settings))
+    server = Server(f"http://127.0.0.1:{port}", log, process, headers)
     try:
         server.wait(lambda: _is_up(server))
         yield server
@@ -128,6 +120,7 @@ def promote(toy: Toy, challenger: Challenger, expected: Entry | None = None) -> 
         expected=expected.version if expected else None,
         actor="test",
         evidence="",
+        judged_at=len(ledger.entries(challenger.pipeline)),
     )
 
 

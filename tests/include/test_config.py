@@ -52,7 +52,8 @@ def lines(folder: Path, **changes: Any) -> list[str]:
 def test_a_short_file_gets_every_default(folder: Path) -> None:
     found = load_pipeline(write(folder, GOOD))
     assert found.name == "churn" and found.partition == "day" and found.metric == "roc_auc"
-    assert [gate.kind() for gate in found.gates] == ["beats_champion", "servable"]
+    defaults = ["beats_champion", "slices", "calibration", "signature", "freshness", "leakage", "explained", "servable"]
+    assert [gate.kind() for gate in found.gates] == defaults
     assert found.target.kind() == "serving" and found.features is None
 
 
@@ -122,8 +123,15 @@ RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`
             ["train.holdout must be longer than label.matures_after, or no label of it is known. Got '1 months'."],
         ),
         (
-            {"monitor": {"retrain_on": ["performance"]}},
-            ["monitor.floor must be a number, because retrain_on names performance. Got None."],
+            {"label": {"column": "left", "matures_after": "1 hour"}, "train": {"holdout": "25 hours"}},
+            [
+                "train.holdout must be over a day longer than label.matures_after, for beats_champion, calibration to "
+                "compare days. Got '25 hours'."
+            ],
+        ),
+        (
+            {"retrain": {"confirm": True}},
+            ["retrain.confirm must be false without decay, which says what labels confirm. Got True."],
         ),
         ({"end": "2025-12-31"}, ["end must be after start. Got '2025-12-31'."]),
         ({"key": []}, ["key must have at least 1 item(s). Got []."]),
@@ -182,12 +190,32 @@ RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`
         ({"train": {"holdout": 3}}, [f"train.holdout must be {SPAN}, e.g. '28 days'. Got 3."]),
         ({"train": {"metric": "rmse"}}, [f"train.metric must be one of {METRICS} for a binary label. Got 'rmse'."]),
         (
-            {"monitor": {"retrain_on": ["rain"]}},
-            ["monitor.retrain_on[0] must be one of column_drift, prediction_drift, performance. Got 'rain'."],
+            {"retrain": {"drift": ["rain"]}},
+            ["retrain.drift[0] must be one of prediction, columns, label, concept, format. Got 'rain'."],
+        ),
+        (
+            {"alerts": {"respond": {"decay": "retrain"}}},
+            ["retrain.decay must be declared, because alerts.respond names decay. Got None."],
+        ),
+        ({"retrain": {"decay": {}}}, ["retrain.decay must declare floor, tolerance or both. Got None."]),
+        (
+            {"retrain": {"cooldown": "0 days", "budget": -1, "debounce": 0}},
+            [
+                "retrain.debounce must be at least 1. Got 0.",
+                "retrain.cooldown must be longer than nothing. Got '0 days'.",
+                "retrain.budget must be at least 0. Got -1.",
+            ],
+        ),
+        (
+            {"monitor": {"labels": {"enough": 2, "deadline": "soon"}}},
+            [
+                "monitor.labels.enough must be at most 1. Got 2.",
+                f"monitor.labels.deadline must be {SPAN}, e.g. '28 days'. Got 'soon'.",
+            ],
         ),
         (
             {"source": {"pyton": {}}},
-            ["source must be one of delta, files, python, sql. Got 'pyton'. Perhaps python is meant."],
+            ["source must be one of captured, delta, files, python, sql. Got 'pyton'. Perhaps python is meant."],
         ),
         ({"source": {"files": {}}}, ["source.files.glob is required."]),
         (
@@ -195,7 +223,7 @@ RANGE = "must be written as `int: [1, 9]`, `float: [0.1, 1]` or `choice: [a, b]`
             ["source.python.function must be written as `module:function`. Got 'here'."],
         ),
         ({"model": {"xgboost": {"parms": {}}}}, ["model.xgboost.parms is not a known key. Check the spelling."]),
-        ({"model": 3}, ["model must be one of sklearn, xgboost, written as `sklearn: {...}`. Got 3."]),
+        ({"model": 3}, ["model must be one of python, sklearn, xgboost, written as `python: {...}`. Got 3."]),
         ({"target": {"serving": {"timeout": -1}}}, ["target.serving.timeout must be more than 0. Got -1."]),
         ({"gates": []}, ["gates must have at least 1 item(s). Got []."]),
         ({"gates": {"servable": {}}}, ["gates must be a list. Got {'servable': {}}."]),

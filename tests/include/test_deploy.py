@@ -4,23 +4,28 @@ import hashlib
 import re
 
 import pytest
+import sqlalchemy as sa
 from mlflow import MlflowClient
 from pydantic import TypeAdapter
 
 from airworthy.config import Pipeline
 from airworthy.errors import ConflictError, ModelError, ServiceError
-from airworthy.evidence import Servable
+from airworthy.evidence import Measured
 from airworthy.ledger import Entry, Ledger
 from airworthy.profile import Profile
 from airworthy.registry import Challenger, Registry
 from airworthy.stages.deploy import Release, deploy
-from airworthy.stages.evaluate import Evaluation, evaluate, judge
+from airworthy.stages.evaluate import Evaluation, evaluate, evidence_folder, judge
+from airworthy.stages.evidence_files import digest
+from airworthy.stages.reconcile import reconcile
+from airworthy.stages.rollback import rollback
 from airworthy.targets import Target
 from airworthy.verdict import Verdict
 from serving_process import APRIL, DEEPER, MARCH, Server, corrupt, promote, recorded, serving, trained
 from toy_pipeline import Toy
 
-PASSED = [Verdict(gate="servable", status="passed", reason="it answers")]
+PASSED = [Verdict(gate=gate, status="passed", reason="it does") for gate in ("beats_champion", "servable")]
+EVIDENCE = {"evidence.json": b"{}", "holdout.parquet": b"rows"}
 DOWN = {"serving": {"timeout": 0.1}}
 
 
@@ -33,7 +38,11 @@ def pipeline(toy: Toy) -> Pipeline:
 
 
 def judged(
-    toy: Toy, challenger: Challenger, champion: str | None = None, verdicts: list[Verdict] = PASSED
+    toy: Toy,
+    challenger: Challenger,
+    champion: str | None = None,
+    verdicts: list[Verdict] = PASSED,
+    judged_at: int = 0,
 ) -> tuple[Evaluation, list[Verdict]]:
     """Returns an evaluation of the challenger, and verdicts that are stored as its own."""
     evaluation = Evaluation(
@@ -41,11 +50,14 @@ def judged(
         champion=champion,
         challenger_metrics={},
         champion_metrics=None,
-        servable=Servable(requests=50, largest_difference=0.0, seconds=0.1),
-        evidence="e" * 64,
+        measured=Measured(requests=50, largest_difference=0.0, seconds=0.1),
+        evidence=digest(EVIDENCE),
+        judged_at=judged_at,
     )
-    content = TypeAdapter(list[Verdict]).dump_json(verdicts, indent=1)
-    Registry(toy.profile).store_artifacts(challenger.run_id, {f"evidence/{'e' * 12}/verdicts.json": content})
+    files = EVIDENCE | {"verdicts.json": TypeAdapter(list[Verdict]).dump_json(verdicts, indent=1)}
+    folder = evidence_folder(evaluation.evidence)
+    stored = {f"{folder}/{name}": content for name, content in files.items()}
+    Registry(toy.profile).store_artifacts(challenger.run_id, stored)
     return evaluation, verdicts
 
 
@@ -103,7 +115,7 @@ def test_what_did_not_pass_is_not_even_registered(
 
 
 def test_a_failed_gate_that_only_warns_does_not_block(toy: Toy, pipeline: Pipeline) -> None:
-    warned = [Verdict(gate="metric_floor", status="failed", reason="0.6 < 0.7", on_fail="warn")]
+    warned = [*PASSED, Verdict(gate="metric_floor", status="failed", reason="0.6 < 0.7", on_fail="warn")]
     with serving(toy) as server:
         challenger = trained(toy, pipeline)
         verdicts = judged(toy, challenger, verdicts=warned)
@@ -211,3 +223,52 @@ def test_a_server_that_is_down_does_not_cost_a_finished_release(toy: Toy, pipeli
     with pytest.raises(ServiceError, match=r"^serving at http://127\.0\.0\.1:1: "):
         deploy(toy.pipeline(target=DOWN), challenger, *judged(toy, challenger), toy.profile, "test")
     assert Ledger(toy.profile.ledger_url).entries(toy.name) == [entry]
+
+
+def test_a_model_that_was_rolled_back_from_must_be_judged_again(toy: Toy, pipeline: Pipeline) -> None:
+    first, second = trained(toy, pipeline), trained(toy, toy.pipeline(model=DEEPER))
+    ledger = Ledger(toy.profile.ledger_url)
+    with serving(toy) as server:
+        profile = profile_of(toy, server)
+        deploy(pipeline, first, *judged(toy, first), profile, "run 1")
+        old = judged(toy, second, "1", judged_at=1)
+        deploy(pipeline, second, *old, profile, "run 2")
+        rollback(pipeline, profile, "ann", reason="complaints")
+        with pytest.raises(ConflictError, match=r"version 2 must be judged again, since ann rolled back .*complaints"):
+            deploy(pipeline, second, *old, profile, "run 2")
+        assert [entry.version for entry in ledger.entries(toy.name)] == ["1", "2", "1"]
+        kept = deploy(pipeline, first, *judged(toy, first, judged_at=3), profile, "run 1")
+        with pytest.raises(ConflictError, match="version 2 must be brought back or approved by a person"):
+            deploy(pipeline, second, *judged(toy, second, "1", judged_at=3), profile, "run 2")
+        assert rollback(pipeline, profile, "ann", to="2").version == "2"
+    assert (kept.action, kept.reason) == ("kept", "version 1 is champion already")
+    assert versions(toy) == ["1", "2"]
+
+
+def test_evidence_that_was_changed_promotes_nothing(toy: Toy, pipeline: Pipeline) -> None:
+    challenger = trained(toy, pipeline)
+    evaluation, verdicts = judged(toy, challenger)
+    folder = evidence_folder(evaluation.evidence)
+    Registry(toy.profile).store_artifacts(challenger.run_id, {f"{folder}/holdout.parquet": b"better rows"})
+    with pytest.raises(ConflictError, match=f"must still have the SHA-256 {evaluation.evidence}"):
+        deploy(pipeline, challenger, evaluation, verdicts, toy.profile, "run 1")
+    assert Ledger(toy.profile.ledger_url).entries(toy.name) == []
+
+
+def test_a_gate_that_was_declared_after_the_others_had_judged_must_judge_first(toy: Toy, pipeline: Pipeline) -> None:
+    challenger = trained(toy, pipeline)
+    stricter = toy.pipeline(gates=["beats_champion", "servable", "leakage"])
+    with pytest.raises(ConflictError, match="must have judged the challenger: leakage"):
+        deploy(stricter, challenger, *judged(toy, challenger), toy.profile, "run 1")
+    assert Ledger(toy.profile.ledger_url).entries(toy.name) == []
+
+
+def test_nothing_is_promoted_on_a_ledger_that_was_cut(toy: Toy, pipeline: Pipeline) -> None:
+    first, second = trained(toy, pipeline), trained(toy, toy.pipeline(model=DEEPER))
+    promote(toy, second, promote(toy, first))
+    reconcile(toy.name, toy.profile)
+    with sa.create_engine(toy.profile.ledger_url).begin() as connection:
+        connection.execute(sa.text("DELETE FROM ledger WHERE sequence = 2"))
+    with pytest.raises(ModelError, match=rf"ledger: {toy.name}\[2\]: must be the entry that MLflow remembers"):
+        deploy(pipeline, second, *judged(toy, second, "1"), toy.profile, "test")
+    assert len(Ledger(toy.profile.ledger_url).entries(toy.name)) == 1

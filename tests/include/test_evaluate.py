@@ -10,16 +10,18 @@ from mlflow import MlflowClient
 
 from airworthy.config import Pipeline
 from airworthy.errors import ConflictError, ModelError
+from airworthy.evidence import Evidence
 from airworthy.ledger import Entry, Ledger
+from airworthy.model_files import LoadedModel
 from airworthy.registry import Challenger, Registry
-from airworthy.stages.evaluate import evaluate, judge
+from airworthy.stages.evaluate import evaluate, judge, make_case, open_case
 from airworthy.stages.train import train
 from toy_pipeline import Toy
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 GATES = [
     {"metric_floor": {"metric": "roc_auc", "floor": 0.7}},
-    {"beats_champion": {"margin": 0.005, "resamples": 200}},
+    {"beats_champion": {"margin": 0.005, "confidence": 0.9}},
     "servable",
 ]
 WEAK = {"xgboost": {"params": {"max_depth": 1, "n_estimators": 1}}}
@@ -59,8 +61,8 @@ def test_a_first_challenger_is_scored_served_and_judged(toy: Toy, pipeline: Pipe
     evaluation = evaluate(pipeline, challenger, None, toy.profile)
     assert evaluation.challenger_metrics == challenger.metrics
     assert (evaluation.champion, evaluation.champion_metrics) == (None, None)
-    assert (evaluation.servable.requests, evaluation.servable.largest_difference) == (50, 0.0)
-    assert evaluation.servable.error == ""
+    assert (evaluation.measured.requests, evaluation.measured.largest_difference) == (50, 0.0)
+    assert evaluation.measured.error == ""
     verdicts = judge(pipeline, challenger, evaluation, toy.profile)
     assert statuses(verdicts) == {"metric_floor": "passed", "beats_champion": "passed", "servable": "passed"}
     registry = Registry(toy.profile)
@@ -110,11 +112,11 @@ def test_a_later_evaluation_leaves_the_evidence_of_an_earlier_one(toy: Toy, pipe
     assert kept == [verdict.model_dump(mode="json") for verdict in promoted_on]
 
 
-def test_missing_evidence_fails_every_gate(toy: Toy, pipeline: Pipeline) -> None:
+def test_missing_evidence_is_an_error_of_every_gate(toy: Toy, pipeline: Pipeline) -> None:
     challenger = train(pipeline, AS_OF, toy.profile)
     evaluation = evaluate(pipeline, challenger, None, toy.profile).model_copy(update={"evidence": "0" * 64})
     verdicts = judge(pipeline, challenger, evaluation, toy.profile)
-    assert statuses(verdicts) == dict.fromkeys(("metric_floor", "beats_champion", "servable"), "failed")
+    assert statuses(verdicts) == dict.fromkeys(("metric_floor", "beats_champion", "servable"), "error")
     assert all(verdict.blocks for verdict in verdicts)
 
 
@@ -166,6 +168,49 @@ def test_features_that_cannot_be_computed_for_one_row_are_not_servable(toy: Toy,
     assert verdict.status == "failed"
     assert "toy_features" in verdict.reason
     assert "late" in verdict.reason
+
+
+class Answers:
+    """A fitted model that is no good."""
+
+    def __init__(self, answer) -> None:
+        self.answer = answer
+
+    def predict(self, values: np.ndarray) -> np.ndarray:
+        return self.answer(values)
+
+
+def made(toy: Toy, pipeline: Pipeline, challenger: Challenger, answer, champion: Entry | None = None) -> Evidence:
+    """Returns what is gathered where the champion, or without one the challenger, answers otherwise."""
+    with open_case(pipeline, challenger, champion, toy.profile) as case:
+        broken = LoadedModel(case.own.folder, case.own.contract, pipeline, Answers(answer))
+        models = (broken, None, None) if champion is None else (case.own, champion, broken)
+        rest = {"measured": case.measured, "measured_champion": case.measured_champion, "budget": case.budget}
+        return make_case(pipeline, challenger, *models, "", toy.profile, **rest).evidence
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_challenger_that_answers_no_numbers_is_not_scored(toy: Toy, broken: float) -> None:
+    """Of NaN the likeliest class is the first one, which is right in most rows."""
+    pipeline = toy.pipeline(label={"column": "band", "task": "multiclass"})
+    rows = toy.rows().drop(columns="late")
+    toy.fill(pipeline, rows.assign(band=np.where(rows["distance"] > 1, "late", "early")))
+    challenger = train(pipeline, AS_OF, toy.profile)
+    with pytest.raises(ModelError, match="the challenger: must answer finite numbers"):
+        made(toy, pipeline, challenger, lambda values: np.full((len(values), 2), broken))
+    found = made(toy, pipeline, challenger, lambda values: np.full((len(values), 2), broken), crown(toy, challenger))
+    assert found.champion is None and found.champion_error.startswith("version 1: must answer finite numbers")
+
+
+def test_a_champion_that_raises_anything_could_not_be_scored(toy: Toy, pipeline: Pipeline) -> None:
+    challenger = train(pipeline, AS_OF, toy.profile)
+
+    def fails(values: np.ndarray) -> np.ndarray:
+        raise AttributeError("of another version")
+
+    found = made(toy, pipeline, challenger, fails, crown(toy, challenger))
+    assert (found.has_champion, found.champion) == (True, None)
+    assert found.champion_error == "AttributeError: of another version"
 
 
 def test_models_that_know_other_classes_are_compared_on_all_of_them(toy: Toy) -> None:

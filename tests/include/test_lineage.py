@@ -241,7 +241,7 @@ def test_a_moment_within_an_hour_is_not_lost(published: Published) -> None:
 @pytest.fixture
 def command(published: Published, challenger: Challenger, monkeypatch: pytest.MonkeyPatch) -> Published:
     profile = published.profile
-    values = {name: str(value) for name, value in profile.model_dump(exclude={"preload", "spark"}).items()}
+    values = {name: str(value) for name, value in profile.model_dump(exclude={"preload", "spark", "serving"}).items()}
     (published.toy.folder / "config" / "profiles").mkdir()
     (published.toy.folder / "config" / "profiles" / "base.yaml").write_text(json.dumps(values))
     (published.toy.folder / "config" / "profiles" / "local.yaml").write_text("{}")

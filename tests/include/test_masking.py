@@ -23,9 +23,11 @@ from airworthy.config import Pipeline
 from airworthy.errors import AirworthyError, DataError, Problems
 from airworthy.masking import MASK, UNSAID, masked_errors, scrub
 from airworthy.partitions import Partition, parse_key
+from airworthy.stages.drift import drift
 from airworthy.stages.evaluate import evaluate, judge
 from airworthy.stages.ingest import ingest
-from airworthy.stages.monitor import drift, performance, score
+from airworthy.stages.monitor import score
+from airworthy.stages.performance import performance
 from airworthy.stages.process import process
 from airworthy.stages.validate import Validation, validate
 from airworthy.store import Store
@@ -192,7 +194,8 @@ def test_canaries_are_nowhere_but_in_raw_quarantine_and_keys(
         go_through_everything(canaries)
     canaries.seen.append(caplog.text)
     assert canaries.found() == []
-    assert canaries.store_tables() == {"raw", "quarantine", "features", "predictions", "metrics", "validations"}
+    kept_in = {"raw", "quarantine", "features", "predictions", "labels", "metrics", "kpis", "validations"}
+    assert canaries.store_tables() == kept_in
     for table in ("raw", "quarantine"):
         kept = canaries.store.read(table)
         assert kept["name"].str.contains(canaries.token).all() and (kept["salary"] > 1e10).all()
@@ -213,6 +216,7 @@ def test_the_search_finds_the_canaries_when_nothing_is_declared(
         "profile/2013-04-01.html",
         "requests.json",
         "reference.parquet (rows)",
+        "sketches.json",
         "airworthy.json",
         "validations",
         "features",

@@ -113,6 +113,143 @@ def test_the_same_inputs_give_the_same_xgboost_file(tmp_path: Path) -> None:
     assert (tmp_path / "third" / "model.ubj").read_bytes() != first
 
 
+@pytest.mark.parametrize(
+    ("params", "seeded"),
+    [
+        ({}, False),
+        ({"subsample": 1.0, "grow_policy": "lossguide", "max_leaves": 8}, False),
+        ({"num_parallel_tree": 3}, False),
+        ({"subsample": 0.5}, True),
+        ({"colsample_bytree": 0.5}, True),
+        ({"colsample_bylevel": 0.5}, True),
+        ({"colsample_bynode": 0.5}, True),
+        ({"booster": "dart", "rate_drop": 0.5}, True),
+    ],
+    ids=str,
+)
+def test_a_kind_knows_whether_its_seed_decides_anything(params: dict, seeded: bool) -> None:
+    values = prepare("binary")[0].values
+    first, *others = (fit(MODELS[0], "binary", **params, seed=seed).predict(values) for seed in range(4))
+    assert any(not np.array_equal(first, other) for other in others) == seeded
+    assert MODELS[0].seeded(params) == seeded
+    assert Xgboost(params={**TREES, **params}).seeded({}) == seeded
+    assert MODELS[1].seeded(params)
+
+
+@pytest.mark.parametrize("model", MODELS[1:], ids=NAMES[2::2][: len(MODELS) - 1])
+def test_the_same_inputs_give_the_same_scikit_learn_file(model: Model, tmp_path: Path) -> None:
+    names = prepare("binary")[0].names
+    kept = []  # so that the second one cannot take the place of the first in memory
+    for folder in ("first", "second"):
+        kept.append(fit(model, "binary"))
+        kept[-1].save(tmp_path / folder, names)
+    first, second = ((tmp_path / folder / model.file).read_bytes() for folder in ("first", "second"))
+    assert first == second
+
+
+def weighted(model: Model, task, weight: np.ndarray | None, chosen: np.ndarray | None = None):
+    matrix, label, classes, _ = prepare(task)
+    rows = np.arange(ROWS) if chosen is None else chosen
+    matrix = Matrix(np.nan_to_num(matrix.values.round(1)), matrix.names, (False,) * 3)
+    prepared = model.prepare(matrix.rows(rows), label[rows], weight=weight, threads=1)
+    return model.fit(task, classes, prepared, {}, seed=1, threads=1).predict(matrix.values)
+
+
+@pytest.mark.parametrize(
+    ("model", "task"),
+    [
+        (Xgboost(params={**TREES, "min_child_weight": 3}), "binary"),
+        (Xgboost(params=TREES), "multiclass"),
+        (Xgboost(params=TREES), "regression"),
+        (Xgboost(params={**TREES, "tree_method": "exact"}), "binary"),
+        (Sklearn(estimator="sklearn.tree.DecisionTreeClassifier", params={"max_depth": 3}), "binary"),
+        (
+            Sklearn(steps={"impute": "sklearn.impute.SimpleImputer", "model": "sklearn.linear_model.Ridge"}),
+            "regression",
+        ),
+        (
+            Sklearn(
+                steps={"impute": "sklearn.impute.SimpleImputer", "model": "sklearn.linear_model.LogisticRegression"},
+                params={"model__tol": 1e-9, "model__max_iter": 1000},
+            ),
+            "multiclass",
+        ),
+    ],
+    ids=str,
+)
+def test_a_weight_of_two_is_a_row_twice_and_of_none_is_no_row(model: Model, task) -> None:
+    weight = np.random.default_rng(5).choice([0.0, 1.0, 2.0], ROWS)
+    if model.params.get("tree_method") == "exact":
+        weight = weight.clip(1)  # the values of rows that count nothing still decide between which ones it splits
+    repeated = np.repeat(np.arange(ROWS), weight.astype(int))
+    found, expected = weighted(model, task, weight), weighted(model, task, None, repeated)
+    assert found == pytest.approx(expected, rel=1e-3, abs=2e-3)
+    assert np.abs(found - weighted(model, task, None)).max() > 0.01
+
+
+def test_an_estimator_without_weights_is_refused_if_rows_have_some() -> None:
+    model = Sklearn(estimator="sklearn.neighbors.KNeighborsClassifier")
+    with pytest.raises(TrainError, match="must take sample_weight, because rows have weights"):
+        weighted(model, "binary", np.ones(ROWS))
+
+
+STEPS = {
+    "impute": "sklearn.impute.SimpleImputer",
+    "scale": "sklearn.preprocessing.StandardScaler",
+    "reduce": "sklearn.decomposition.PCA",
+    "model": "sklearn.ensemble.RandomForestClassifier",
+}
+
+
+def test_a_pipeline_of_estimators_is_trained_with_its_steps_parameters(tmp_path: Path) -> None:
+    model = Sklearn(steps=STEPS, params={"impute__strategy": "median", "reduce__n_components": 2})
+    fitted = fit(model, "multiclass", model__n_estimators=7)
+    own = fitted._model.steps[-1][1]
+    assert [name for name, _ in own.steps] == list(STEPS)
+    assert (own["impute"].strategy, own["reduce"].n_components_, len(own["model"].estimators_)) == ("median", 2, 7)
+    assert own["model"].random_state == own["reduce"].random_state == 1
+    fitted.save(tmp_path / "model", prepare("multiclass")[0].names)
+    values = prepare("multiclass")[0].values
+    loaded = model.load(tmp_path / "model" / model.file, "multiclass")
+    assert (loaded.predict(values) == fitted.predict(values)).all() and loaded.predict(values).shape == (ROWS, 3)
+
+
+def test_a_pipeline_whose_first_step_takes_no_missing_values_gets_what_a_single_estimator_gets() -> None:
+    steps = {"reduce": "sklearn.decomposition.PCA", "model": "sklearn.linear_model.LogisticRegression"}
+    fitted = fit(Sklearn(steps=steps), "binary")
+    assert [name for name, _ in fitted._model.steps] == ["columntransformer", "pipeline"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "rule"),
+    [
+        ({"steps": {"model": "os.system"}}, "steps.model"),
+        ({"steps": {"a__b": "sklearn.linear_model.Ridge"}}, "a__b"),
+        (
+            {"steps": {"m": "sklearn.linear_model.Ridge"}, "estimator": "sklearn.linear_model.Ridge"},
+            "must be either one",
+        ),
+        ({}, "must be either one"),
+    ],
+)
+def test_what_is_neither_an_estimator_nor_a_pipeline_is_refused(declared: dict, rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        kinds.parse("models", {"sklearn": declared})
+
+
+@pytest.mark.parametrize(
+    ("steps", "rule"),
+    [
+        ({"scale": "sklearn.preprocessing.StandardScaler"}, "must give probabilities|must be estimators"),
+        ({"a": "sklearn.linear_model.LogisticRegression", "b": "sklearn.linear_model.LogisticRegression"}, "must be"),
+        ({"a": "sklearn.nowhere.Thing"}, r"steps\.a: must be a class of the installed"),
+    ],
+)
+def test_a_pipeline_that_cannot_train_is_named(steps: dict, rule: str) -> None:
+    with pytest.raises(TrainError, match=rule):
+        fit(Sklearn(steps=steps), "binary")
+
+
 def test_one_prepared_matrix_serves_trials_with_other_parameters() -> None:
     matrix, label, classes, _ = prepare("binary")
     model = MODELS[0]

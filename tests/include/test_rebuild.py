@@ -6,21 +6,25 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from airworthy import cli
 from airworthy.errors import DataError, ModelError, Problems
+from airworthy.ledger import Ledger
 from airworthy.lineage import Lineage, lineages, of_run
 from airworthy.model_files import digest_of
 from airworthy.partitions import parse_key
 from airworthy.registry import Challenger, Registry
 from airworthy.stages.ingest import ingest
-from airworthy.stages.rebuild import Rebuild, rebuild
+from airworthy.stages.rebuild import TAG, Rebuild, past_champion, rebuild, require_identical
 from airworthy.stages.train import train
 from published import MONTHS, Published
-from serving_process import corrupt
+from serving_process import corrupt, promote
 from test_train import TUNE
 from toy_pipeline import Toy
 
@@ -67,9 +71,11 @@ def test_a_model_of_march_is_built_again_after_its_partitions_changed(
     assert found.identical and found.digest == challenger.digest == digest_of(found.folder)
     assert (found.requests, found.largest_difference) == (50, 0.0)
     assert found.differences == () and found.notes == ()
+    names = ("airworthy.json", "model.ubj", "reference.parquet", "requests.json", "sketches.json")
+    assert found.files == dict.fromkeys(names, True)
     assert found.rows == challenger.features.rows
     recorded = Registry(published.profile).download(challenger.model_id, published.toy.folder / "recorded")
-    for name in ("model.ubj", "requests.json", "reference.parquet", "airworthy.json"):
+    for name in names:
         assert (found.folder / name).read_bytes() == (recorded / name).read_bytes()
     runs = Registry(published.profile).trainings(published.pipeline.name)
     assert [run.run_id for run in runs] == [challenger.run_id]  # nothing was registered
@@ -121,7 +127,7 @@ def test_other_code_and_libraries_are_named(published: Published, challenger: Ch
     assert "the module of toy_features:features: SHA-256 " in told
     assert "recorded 0.1" in told and "pandas: " in told
     assert "airworthy.json: features_digest is " in told
-    assert "model.ubj" not in told
+    assert [name for name, same in found.files.items() if not same] == ["airworthy.json"]
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, garble])
@@ -173,3 +179,101 @@ def test_a_folder_that_is_there_is_left_alone(published: Published, challenger: 
     (published.toy.folder / "rebuilt").mkdir()
     with pytest.raises(ModelError, match="must not exist yet"):
         rebuilt(published, challenger)
+
+
+NOW = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def champions(published: Published) -> list[Challenger]:
+    """Three of them, each promoted over the one before, whose partitions have changed since."""
+    found, champion = [], None
+    for day in (10, 20, 31):
+        found.append(train(published.pipeline, datetime(2013, 3, day, tzinfo=UTC), published.profile))
+        champion = promote(published.toy, found[-1], champion)
+    for key in MONTHS:
+        published.publish(key, published.changed(key))
+    return found
+
+
+def tags(published: Published, version: str) -> list[str | None]:
+    """Returns the tag of a version and of its run."""
+    client = MlflowClient(published.profile.mlflow_uri)
+    found = client.get_model_version(published.pipeline.name, version)
+    return [found.tags.get(TAG), client.get_run(found.run_id).data.tags.get(TAG)]
+
+
+def test_three_past_champions_come_out_as_they_are_on_record(published: Published, champions: list[Challenger]) -> None:
+    for version, challenger in enumerate(champions, start=1):
+        chosen = past_champion(published.pipeline, published.profile, NOW, str(version))
+        assert chosen is not None
+        found = require_identical(published.pipeline, chosen, published.profile)
+        assert (found.digest, found.run_id) == (challenger.digest, challenger.run_id)
+        assert tags(published, str(version)) == [f"identical {datetime.now(UTC):%Y-%m-%d}"] * 2
+    assert len({challenger.digest for challenger in champions}) == 3
+
+
+def test_the_champion_that_is_chosen_is_known_by_the_moment(published: Published, champions: list[Challenger]) -> None:
+    def chosen(moment: datetime) -> str | None:
+        found = past_champion(published.pipeline, published.profile, moment)
+        return None if found is None else ", ".join(found.run.versions)
+
+    moments = [NOW.replace(day=day) for day in range(1, 29)]
+    assert {chosen(moment) for moment in moments} == {"1", "2", "3"}
+    second = Ledger(published.profile.ledger_url).entries(published.pipeline.name)[1]
+    before = chosen(second.at)
+    assert before in {"1", "2"}
+    promote(published.toy, train(published.pipeline, datetime(2013, 3, 15, tzinfo=UTC), published.profile), entry_of(3))
+    assert chosen(second.at) == before
+    assert chosen(champions[0].as_of) is None
+    with pytest.raises(ModelError, match=r"version 9: must name exactly one training run"):
+        past_champion(published.pipeline, published.profile, NOW, "9")
+
+
+def entry_of(version: int) -> Any:
+    return SimpleNamespace(version=str(version))
+
+
+def test_a_champion_that_comes_out_otherwise_is_an_error_and_on_record(
+    published: Published, challenger: Challenger
+) -> None:
+    promote(published.toy, challenger)
+    module = published.toy.folder / "code" / "toy_features.py"
+    module.write_text(module.read_text() + "# a second edition\n")
+    with pytest.raises(ModelError) as caught:
+        require_identical(published.pipeline, lineage(published, challenger), published.profile)
+    assert "version 1" in str(caught.value) and challenger.digest[:12] in str(caught.value)
+    assert "Other files: airworthy.json. Not as it was: the module of toy_features:features: SHA-256" in str(
+        caught.value
+    )
+    (told,) = set(tags(published, "1"))
+    assert told == f"not identical (airworthy.json) {datetime.now(UTC):%Y-%m-%d}"
+
+
+def test_a_champion_whose_rows_are_gone_is_an_error_and_on_record(published: Published, challenger: Challenger) -> None:
+    promote(published.toy, challenger)
+    published.publish(MONTHS[1], published.changed(MONTHS[1]))
+    (file,) = published.store.scan("features", partitions=[MONTHS[1]], version=challenger.features.version).files
+    (Path(published.store.uri("features")) / file).unlink()
+    with pytest.raises(Problems):
+        require_identical(published.pipeline, lineage(published, challenger), published.profile)
+    (told,) = set(tags(published, "1"))
+    assert told is not None and told.startswith("impossible: features[2013-02-01], version ")
+
+
+def test_the_command_names_what_is_identical(
+    published: Published, challenger: Challenger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    promote(published.toy, challenger)
+    profile = published.profile
+    places = {"AIRWORTHY_LEDGER_URL": profile.ledger_url, "MLFLOW_TRACKING_URI": profile.mlflow_uri}
+    places |= {"AIRWORTHY_SERVING_URL": profile.serving_url, "AIRWORTHY_AIRFLOW_URL": profile.airflow_url}
+    for name, value in {**places, "AIRWORTHY_HOME": str(published.toy.folder)}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["rebuild", published.pipeline.name, "1"]) == 0
+    told = capsys.readouterr().out
+    assert f"identical: {challenger.digest}" in told and "  model.ubj: identical\n" in told
+    assert "into" not in told
+    kept = published.toy.folder / "kept"
+    assert cli.main(["rebuild", published.pipeline.name, "1", "--to", str(kept)]) == 0
+    assert digest_of(kept) == challenger.digest

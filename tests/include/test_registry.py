@@ -58,6 +58,21 @@ def test_registering_from_many_places_at_once_makes_one_version(registry: Regist
     assert {version.version for version in found} == versions
 
 
+def test_two_models_of_equal_trainings_have_a_version_each(
+    toy: Toy, registry: Registry, challenger: Challenger
+) -> None:
+    MlflowClient(registry.uri).set_terminated(challenger.run_id, "FAILED")
+    twin = train(toy.pipeline(), AS_OF, toy.profile)
+    assert twin.training_key == challenger.training_key and twin.model_id != challenger.model_id
+    both = [challenger, twin] * 3
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda one: Registry(registry.uri).register(one), both))
+    versions = dict(zip((one.model_id for one in both), found, strict=True))
+    assert found == [versions[one.model_id] for one in both] and len(set(versions.values())) == 2
+    left = MlflowClient(registry.uri).search_model_versions(f"name = '{challenger.pipeline}'")
+    assert {version.tags["model_id"]: version.version for version in left} == versions
+
+
 def test_a_version_carries_what_its_gates_said(registry: Registry, challenger: Challenger) -> None:
     verdicts = [Verdict(gate="metric_floor", status="passed", reason="roc_auc 0.810 is not below the floor 0.700")]
     version = registry.register(challenger, verdicts)

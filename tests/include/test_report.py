@@ -10,10 +10,13 @@ from airworthy import report
 from airworthy.config import Pipeline
 from airworthy.errors import ServiceError
 from airworthy.ledger import Ledger
+from airworthy.lines import LINES, scores_by_month
 from airworthy.metrics import score
 from airworthy.model_files import load_model
-from airworthy.policies import POLICIES, scores_by_month
 from airworthy.registry import Challenger, Registry
+from airworthy.resource_log import ResourceLog
+from airworthy.resources import Usage
+from airworthy.retrains import Retrains
 from airworthy.stages.evaluate import evaluate, judge
 from airworthy.store import Store
 from serving_process import promote, trained
@@ -43,7 +46,7 @@ def test_each_policy_is_scored_with_the_model_it_had_in_force(
     toy: Toy, pipeline: Pipeline, challengers: list[Challenger]
 ) -> None:
     scores = scores_by_month(pipeline, list(zip(challengers, (True, False, True), strict=True)), toy.profile)
-    assert list(scores.columns) == ["month", "rows", *POLICIES]
+    assert list(scores.columns) == ["month", "rows", *LINES]
     months = [f"{month:%Y-%m}" for month in scores["month"]]
     assert months == ["2013-03", "2013-04", "2013-05"]
 
@@ -86,6 +89,11 @@ def test_the_page_tells_every_training_run_and_verdict(toy: Toy, pipeline: Pipel
         entry = entry or promote(toy, challenger)
     found = report.history(gated, toy.profile)
     assert [training.result for training in found.trainings] == ["promoted as version 1", "refused by beats_champion"]
+    Retrains(toy.profile.ledger_url).began(toy.name, "person", datetime(2013, 4, 1, tzinfo=UTC), "the run of a person")
+    for megabytes in (20, 20, 20, 90, 90, 90):
+        ResourceLog(toy.profile.ledger_url).add(toy.name, "evaluate", "run", 1, "success", Usage(2, 1, megabytes, 500))
     page = report.publish(found, toy.profile).read_text()
+    assert "evaluate: peak memory" in page and "peak_mb 20 to 90" in page
+    assert "What asked for a retrain" in page and "the run of a person" in page
     assert "data:image/svg" in page and "below the margin" in page and "2013-04-01" in page
     assert Ledger(toy.profile.ledger_url).champion(toy.name) == entry

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pandas as pd
 import pytest
 
 from airworthy.config import Pipeline
+from airworthy.encoding import Input
 from airworthy.errors import DataError, ModelError
 from airworthy.ledger import Ledger
 from airworthy.registry import Challenger, Registry
 from airworthy.serving.check import check_in_fresh_process
 from airworthy.serving.counters import Counters
 from airworthy.serving.feature_code import with_own_feature_code
+from airworthy.serving.inputs import typed
 from airworthy.serving.rows import read_rows
 from airworthy.user_code import call
 from serving_process import APRIL, DEEPER, NOWHERE, Server, corrupt, promote, recorded, serving, trained
@@ -63,14 +66,16 @@ def test_the_champion_answers_every_format_as_in_training(toy: Toy, challenger: 
             assert answer.headers["x-model-version"] == entry.version
         state = server.model(toy.name)
         assert (state["version"], state["digest"], state["refused"]) == (entry.version, challenger.digest, None)
-        assert server.get("/ping").body["pipelines"] == {toy.name: {"version": entry.version, "refused": None}}
+        live = server.get("/ping").body["pipelines"][toy.name]
+        assert (live["version"], live["refused"]) == (entry.version, None)
         metrics = server.get("/metrics").body
         assert f'airworthy_requests_total{{pipeline="{toy.name}",status="200"}} 4\n' in metrics
         assert (
             f'airworthy_rows_total{{pipeline="{toy.name}",version="{entry.version}"}} {4 * len(found["data"])}'
             in metrics
         )
-        assert f'airworthy_champion_info{{pipeline="{toy.name}",version="{entry.version}"}} 1\n# EOF\n' in metrics
+        assert f'airworthy_champion_info{{pipeline="{toy.name}",version="{entry.version}"}} 1\n' in metrics
+        assert metrics.endswith("\n# EOF\n")
 
 
 def test_requests_that_cannot_be_answered_say_why(toy: Toy, challenger: Challenger) -> None:
@@ -88,9 +93,15 @@ def test_requests_that_cannot_be_answered_say_why(toy: Toy, challenger: Challeng
         status, detail = refusal({"instances": [unnamed]})
         assert (status, "must have the column(s) carrier_name, wind" in detail) == (400, True)
         status, detail = refusal({"instances": [{**row, "wind": "strong"}]})
-        assert (status, detail.startswith("request: wind: must hold number values.")) == (400, True)
+        assert (status, detail.startswith("request: row 0: wind: must be a finite number, or null. Got 'strong'.")) == (
+            400,
+            True,
+        )
         status, detail = refusal({"instances": [{**row, "time": "noon"}]})
-        assert (status, detail.startswith("request: time: must hold timestamp values.")) == (400, True)
+        assert (
+            status,
+            detail.startswith("request: row 0: time: must be text with a timestamp in ISO 8601, or null. Got 'noon'."),
+        ) == (400, True)
         assert refusal(b'{"instances": [')[0] == 400
         assert refusal(b"\xff\xfe", kind="text/csv")[0] == 400
         status, detail = refusal(b"", kind="image/png")
@@ -168,7 +179,12 @@ def test_a_restart_without_ledger_and_mlflow_serves_the_last_good_version(toy: T
         answer = server.post(split(found))
         assert (answer.status, answer.body["model_version"]) == (200, entry.version)
         assert answer.body["predictions"] == pytest.approx(found["expected"])
-        assert "must answer" in server.get("/ping").body["ledger"]
+        detail = server.wait(lambda: (found := server.get("/ping").body)["registry"].get("reason") and found)
+        assert (detail["ledger"]["status"], "must answer" in detail["ledger"]["reason"]) == ("down", True)
+        assert (detail["registry"]["status"], NOWHERE in detail["registry"]["reason"]) == ("down", True)
+        assert all(datetime.fromisoformat(detail[name]["since"]) for name in ("ledger", "registry"))
+        metrics = server.get("/metrics").body
+        assert 'airworthy_up{service="ledger"} 0\n' in metrics and 'airworthy_up{service="registry"} 0\n' in metrics
 
 
 def test_an_mlflow_that_is_down_is_asked_again(toy: Toy, challenger: Challenger) -> None:
@@ -277,7 +293,9 @@ def test_feature_code_is_a_copy_of_its_own(toy: Toy) -> None:
             "data[0]: must be a list of 1 values. Got [1, 2].",
         ),
         (b'{"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}}', "must not name a column twice. Got ['a']."),
-        (b'{"instances": [{"a": 1}, {"a": [2]}]}', "request: a: must hold single values. Got [2]."),
+        (b'{"instances": [{"a": 1}, {"b": 1}]}', "request: row 1: a: must be given, as in row 0."),
+        (b'{"instances": [{"a": 1}, {"a": 1, "b": 1}]}', "request: row 1: b: must be given in row 0 too."),
+        (b"[" * 100_000, "request: must be JSON."),
         (b"{", "request: must be JSON."),
     ],
 )
@@ -289,16 +307,17 @@ def test_malformed_json_is_refused(body: bytes, message: str) -> None:
 
 def test_csv_keeps_text_as_it_is_and_empty_cells_as_missing() -> None:
     rows = read_rows(b'code,note\r\n007,"a, b"\r\n,x\r\n', "text/csv")
-    assert rows.to_dict("list") == {"code": ["007", None], "note": ["a, b", "x"]}
-    with pytest.raises(DataError, match=r"request: row 1: must have 2 fields, as the header. Got 1."):
+    assert rows.columns == {"code": ["007", None], "note": ["a, b", "x"]}
+    with pytest.raises(DataError, match=r"request: row 0: must have 2 fields, as the header. Got 1."):
         read_rows(b"a,b\n1\n", "text/csv")
     with pytest.raises(DataError, match="must be CSV in UTF-8 with a header"):
         read_rows(b"", "text/csv")
 
 
 def test_csv_booleans_are_read_where_the_model_takes_booleans() -> None:
-    rows = read_rows(b"flag,text\nTrue,True\nfalse,0\n,x\nmaybe,y\n", "text/csv", ["flag", "absent"])
-    assert rows.to_dict("list") == {"flag": [True, False, None, "maybe"], "text": ["True", "0", "x", "y"]}
+    rows = read_rows(b"flag,text\nTrue,True\nfalse,0\n,x\n", "text/csv")
+    inputs = [Input(name="flag", type="boolean"), Input(name="text", type="string")]
+    assert typed(inputs, rows) == {"flag": [True, False, None], "text": ["True", "0", "x"]}
 
 
 def test_labels_of_metrics_are_escaped() -> None:

@@ -389,7 +389,7 @@ from airworthy.store import Store
 uri, key, number = sys.argv[1:]
 print("ready", flush=True)
 sys.stdin.readline()
-Store(uri, "churn").append("log", parse_key("day", key), pa.table({"number": [int(number)]}))
+Store(uri, "churn").append("log", parse_key("day", key).key, pa.table({"number": [int(number)]}))
 """
 
 

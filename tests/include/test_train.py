@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from airworthy.errors import ServiceError, TrainError
+from airworthy.errors import Problems, ServiceError, TrainError
 from airworthy.metrics import score
 from airworthy.model_files import REFERENCE, digest_of, load_model
 from airworthy.registry import Registry
+from airworthy.resources import Usage
 from airworthy.stages.train import train
-from airworthy.stages.training_data import intervals, read_training_data
+from airworthy.stages.training_data import intervals, read_training_data, row_weights
 from airworthy.store import Store
 from toy_pipeline import TOY_START, Toy
 
@@ -79,15 +80,27 @@ def test_training_puts_everything_on_record(toy: Toy, caplog: pytest.LogCaptureF
     assert challenger.metrics["roc_auc"] > 0.75
     registry = Registry(toy.profile)
     trials = registry.load_json(challenger.run_id, "trials.json")
-    assert trials["columns"] == ["trial", "value", "seconds", "eta", "max_bin", "max_depth"]
+    cost = ["stopped_at", "seconds", "cpu_seconds", "peak_mb", "latency_ms", "size_mb"]
+    assert trials["columns"] == ["trial", "value", *cost, "eta", "max_bin", "max_depth"]
     assert len(trials["data"]) == 3
     best = max(trials["data"], key=lambda row: row[1])
     assert run.data.params == {
         "n_estimators": "15",
-        "eta": str(best[3]),
-        "max_bin": str(best[4]),
-        "max_depth": str(best[5]),
+        "eta": str(best[8]),
+        "max_bin": str(best[9]),
+        "max_depth": str(best[10]),
     }
+    assert all(row[4] > 0 and row[5] >= 0 for row in trials["data"])
+    taken = {name: run.data.metrics[f"resources/{name}"] for name in Usage._fields}
+    assert taken["cpu_seconds"] >= sum(row[4] for row in trials["data"])
+    assert taken["peak_mb"] >= max(row[5] for row in trials["data"]) and taken["resident_mb"] > taken["peak_mb"]
+    assert taken["seconds"] >= max(row[3] for row in trials["data"])
+    history = MlflowClient(toy.mlflow_uri).get_metric_history(challenger.run_id, "best_roc_auc")
+    assert [(point.step, point.value) for point in history] == [
+        (row[0], max(other[1] for other in trials["data"][: row[0] + 1])) for row in trials["data"]
+    ]
+    page = registry.load_artifact(challenger.run_id, "tuning.html").decode()
+    assert "3 trials, 0 of them stopped early" in page and "<svg" in page
     assert registry.load_json(challenger.run_id, "environment.json")["mlflow"].startswith("3.")
     assert len([line for line in caplog.messages if line.startswith("trial ")]) == 3
 
@@ -193,6 +206,77 @@ def test_other_tasks_and_models(toy: Toy, tmp_path: Path, task: str, label: str,
     loaded = load_model(files, digest=challenger.digest, pipeline=pipeline)
     assert loaded.replay().largest_difference == pytest.approx(0.0, abs=1e-12)
     assert loaded.contract.classes == (("early", "late", "on time") if task == "multiclass" else ())
+
+
+def test_rows_count_as_their_weight_says_and_excluded_columns_are_not_learned(toy: Toy, tmp_path: Path) -> None:
+    rows = toy.rows().assign(share=1.0, region="north")
+    rows.loc[rows["carrier_name"] == "B6", "share"] = 0.0
+    learning = {"holdout": "1 month", "weight": "share", "exclude": ["region", "distance"]}
+    plain = toy.pipeline(features=None, train={"holdout": "1 month"})
+    toy.fill(plain, rows)
+    first = train(plain, AS_OF, toy.profile)
+    pipeline = toy.pipeline(features=None, train=learning)
+    second = train(pipeline, AS_OF, toy.profile)
+    registry, models = Registry(toy.profile), []
+    for challenger, declared in ((first, plain), (second, pipeline)):
+        files = registry.download(challenger.model_id, tmp_path / challenger.run_id)
+        models.append(load_model(files, digest=challenger.digest, pipeline=declared))
+    names = [{feature.name for feature in model.contract.features} for model in models]
+    assert names[0] - names[1] == {"share", "region", "distance"} and names[1] == {"carrier_name", "wind"}
+    inputs = [{column.name for column in model.contract.inputs} for model in models]
+    assert inputs[0] - inputs[1] == {"share", "region", "distance"}  # no request has to have them
+    request = rows.drop(columns=["share", "region", "distance", "late"]).head(1)
+    asked = [models[1].predict_raw(request.assign(carrier_name=name))[0] for name in ("AA", "UA", "B6")]
+    assert len(set(asked)) < 3  # no row of B6 counted, so B6 is told apart from at most one of the others
+
+
+def test_balanced_classes_have_equal_sums_of_weights(toy: Toy) -> None:
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    label = np.array([0] * 90 + [1] * 10)
+    frame = pd.DataFrame({"share": np.linspace(1, 3, 100)})
+    balanced = toy.pipeline(train={"imbalance": "balanced"})
+    assert row_weights(balanced, frame, label) == pytest.approx(compute_sample_weight("balanced", label))
+    both = row_weights(toy.pipeline(train={"imbalance": "balanced", "weight": "share"}), frame, label)
+    assert both is not None and both.sum() == pytest.approx(200) and both[label == 1].sum() == pytest.approx(100)
+    assert both[1] / both[0] == pytest.approx(frame["share"][1] / frame["share"][0])
+    assert row_weights(toy.pipeline(), frame, label) is None
+
+
+def test_a_balanced_model_gives_the_rare_class_a_higher_probability(toy: Toy) -> None:
+    rows = toy.rows()
+    toy.fill(toy.pipeline(), rows)
+    plain = train(toy.pipeline(), AS_OF, toy.profile)
+    balanced = train(toy.pipeline(train={"holdout": "1 month", "imbalance": "balanced"}), AS_OF, toy.profile)
+    assert balanced.metrics["log_loss"] > plain.metrics["log_loss"]  # half of the weight is late, a quarter of the rows
+    assert balanced.metrics["roc_auc"] == pytest.approx(plain.metrics["roc_auc"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, -1.0], r"train.weight: share: must be at least 0 in every row, but is not in 590 of 1,180. Got '-1'"),
+        ([1.0, np.nan], r"must be at least 0 in every row, but is not in 590 of 1,180. Got 'nan'"),
+        ([0.0, 0.0], "must be above 0 in some row"),
+        (["a", "b"], "must hold numbers"),
+    ],
+)
+def test_weights_that_are_none_are_named(toy: Toy, values: list, message: str) -> None:
+    pipeline = toy.pipeline(features=None, train={"holdout": "1 month", "weight": "share"})
+    rows = toy.rows()
+    toy.fill(pipeline, rows.assign(share=np.resize(np.array(values), len(rows))))
+    with pytest.raises(TrainError, match=message):
+        train(pipeline, AS_OF, toy.profile)
+
+
+def test_columns_that_are_not_there_are_all_named(toy: Toy) -> None:
+    pipeline = toy.pipeline(train={"holdout": "1 month", "weight": "shares", "exclude": ["winds"]})
+    toy.fill(pipeline, toy.rows())
+    with pytest.raises(Problems, match=r"train.weight: must name a column of features. Got 'shares'[^$]*Got 'winds'"):
+        train(pipeline, AS_OF, toy.profile)
+    every = ["distance", "carrier_name", "wind", "hour", "long"]
+    with pytest.raises(Problems, match="must leave a column to learn from"):
+        train(toy.pipeline(train={"holdout": "1 month", "exclude": every}), AS_OF, toy.profile)
 
 
 def test_a_label_with_one_class_is_named(toy: Toy) -> None:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import yaml
 
 from airworthy.config import Pipeline, load_pipeline
@@ -17,6 +25,7 @@ from airworthy.partitions import partitions_between
 from airworthy.profile import Profile
 from airworthy.store import Store
 
+_KEPT = tempfile.TemporaryDirectory()  # filled stores, for as long as this process lives
 TOY_START = datetime(2013, 1, 1, tzinfo=UTC)
 TOY_FEATURES = """
 def features(frame):
@@ -43,6 +52,18 @@ class Toy:
             airflow_url="http://127.0.0.1:1",
         )
 
+    def environment(self, changes: Mapping[str, str]) -> dict[str, str]:
+        """Returns the environment of another process that finds the same places."""
+        profile = self.profile
+        places = {
+            "AIRWORTHY_HOME": str(self.folder / "home"),
+            "AIRWORTHY_LEDGER_URL": profile.ledger_url,
+            "AIRWORTHY_SERVING_URL": profile.serving_url,
+            "AIRWORTHY_AIRFLOW_URL": profile.airflow_url,
+            "MLFLOW_TRACKING_URI": profile.mlflow_uri,
+        }
+        return {**os.environ, **places, **changes}
+
     def pipeline(self, **changes: Any) -> Pipeline:
         """Returns the pipeline, written to where another process finds it."""
         content = {
@@ -56,6 +77,7 @@ class Toy:
             "features": "toy_features:features",
             "model": {"xgboost": {"params": {"max_depth": 3, "n_estimators": 15}}},
             "train": {"holdout": "1 month"},
+            "gates": ["beats_champion", "servable"],
             **changes,
         }
         file = self.folder / "config" / "pipelines" / f"{self.name}.yaml"
@@ -82,9 +104,30 @@ class Toy:
         store = Store(self.profile.store_uri, pipeline.name)
         identity = rows[[*pipeline.key, pipeline.time, pipeline.label.column]]
         features = identity.join(compute_features(pipeline, rows))
+        place = Path(self.profile.store_uri, pipeline.name)
+        content = [pd.util.hash_pandas_object(frame).to_numpy().tobytes() for frame in (rows, features)]
+        told = repr((pipeline.partition, pipeline.start, list(rows.dtypes.items()), list(features.dtypes.items())))
+        filled = Path(_KEPT.name) / hashlib.sha256(b"".join([*content, told.encode()])).hexdigest()
+        fresh = not place.exists()
+        if fresh and filled.exists():
+            shutil.copytree(filled, place)  # the same tables in a hundredth of the time
+            return store
         last = rows["time"].max() + timedelta(seconds=1)
         for partition in partitions_between(pipeline.partition, pipeline.start, last):
             chosen = (rows["time"] >= partition.start) & (rows["time"] < partition.end)
             store.write("raw", partition, rows[chosen])
             store.write("features", partition, features[chosen])
+        if fresh:
+            shutil.copytree(place, filled)
         return store
+
+
+def toy_at(folder: Path, mlflow_uri: str, patched: pytest.MonkeyPatch) -> Toy:
+    """Returns a toy of its own; this process and those it starts find its code and its pipeline file."""
+    (folder / "code").mkdir()
+    (folder / "code" / "toy_features.py").write_text(TOY_FEATURES)
+    patched.syspath_prepend(folder / "code")
+    patched.delitem(sys.modules, "toy_features", raising=False)  # another test's copy
+    patched.setenv("PYTHONPATH", str(folder / "code"), prepend=os.pathsep)
+    patched.setenv("AIRWORTHY_CONFIG", str(folder / "config"))
+    return Toy(folder, mlflow_uri, f"toy_{uuid.uuid4().hex[:8]}")

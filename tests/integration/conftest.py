@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,19 +17,40 @@ from airworthy.airflow_api import AirflowApi, wait_for
 from airworthy.profile import ROOT
 from airworthy.stack import free_ports, running_stack
 from airworthy.store import Store
+from webhook_server import Chat, chat_server
 
 HERE = Path(__file__).parent
+ALERTED = {"monitor: ": "alerts: {webhook: {connection: ops_chat}}\nmonitor: "}
 # The pipelines of these tests: `tiny.yaml`, and what is different about the others.
 VARIANTS: dict[str, dict[str, str]] = {
-    "tiny": {},
-    "outage": {},
+    "tiny": ALERTED,
+    "outage": {"trials: 2": "trials: 20", "n_estimators: 30": "n_estimators: 300"},
     "damaged": {},
     "pages": {},
     "replayed": {},
-    "noise": {"synthetic:extract": "synthetic:extract_noise"},
+    "walked": {
+        "monitor:": """backtest:
+  policies:
+    recent: {train: {window: 4 days}}
+    strict: {gates: [metric_floor: {metric: roc_auc, floor: 0.999}]}
+monitor:"""
+    },
+    "played": {**ALERTED, "partition: day": "partition: day\nbatch: 10"},
+    # Nothing drifts by its threshold, and nobody is told of bad data.
+    "silenced": {
+        "partition: day": "partition: day\nbatch: 10",
+        "monitor: {prediction_drift: 0.3}": "alerts: {'on': [gates, drift]}\nmonitor: {prediction_drift: 1000}",
+    },
+    "returning": {"  - beats_champion: {confidence: 0.9}\n": ""},
+    "noise": {**ALERTED, "synthetic:extract": "synthetic:extract_noise"},
     "one_class": {"synthetic:extract": "synthetic:extract_one_class"},
     "no_column": {"synthetic:extract": "synthetic:extract_without_label"},
     "raising": {"synthetic:features": "synthetic:raising_features"},
+    "approving": {
+        "beats_champion: {confidence: 0.9}": (
+            "approval: {assigned_users: [alice, bob], people: 2, answer_within: 2 hours}"
+        ),
+    },
     "asking": {
         "synthetic:extract": "synthetic:extract_in_milli",
         "time: at": "quarantine: {ask: true, repairs: {in_units: 'synthetic:in_units'}}\ntime: at",
@@ -74,6 +96,13 @@ def s3_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait(timeout=30)
 
 
+@pytest.fixture(scope="session")
+def chat() -> Iterator[Chat]:
+    """Where alerts are posted; the stack knows it as the connection `ops_chat`."""
+    with chat_server() as found:
+        yield found
+
+
 def _answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5, trust_env=False).is_success
@@ -82,7 +111,7 @@ def _answers(url: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def stack(config_dir: Path, s3_url: str) -> Iterator[Any]:
+def stack(config_dir: Path, s3_url: str, chat: Chat) -> Iterator[Any]:
     bundles = [
         {
             "name": name,
@@ -92,7 +121,7 @@ def stack(config_dir: Path, s3_url: str) -> Iterator[Any]:
         for name, path in (("dags-folder", ROOT / "dags"), ("probes", HERE / "dags"))
     ]
     extra = {
-        "PYTHONPATH": str(HERE / "modules"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE / "modules"), os.environ.get("PYTHONPATH")])),
         "AIRFLOW_CONN_LAKE": json.dumps(
             {
                 "conn_type": "aws",
@@ -101,10 +130,13 @@ def stack(config_dir: Path, s3_url: str) -> Iterator[Any]:
                 "extra": {"region_name": "us-east-1", "endpoint_url": s3_url},
             }
         ),
+        "AIRFLOW_CONN_OPS_CHAT": chat.url,
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
     }
-    with running_stack(home=config_dir.parent / "state", config=config_dir, extra=extra) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRWORTHY_USERS", "alice,bob,carol")
+        with running_stack(home=config_dir.parent / "state", config=config_dir, extra=extra) as running:
+            yield running
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from airworthy.airflow_api import AirflowApi, wait_for
 from airworthy.ledger import Ledger
@@ -98,13 +103,39 @@ def stopped(stack: Stack, component: str) -> Iterator[None]:
         up(home=stack.home)
 
 
-def test_mlflow_down_during_train_fails_with_its_address_and_recovers(airflow, stack) -> None:
+@pytest.fixture(scope="module")
+def outage(airflow: AirflowApi) -> None:
     filled(airflow, "outage")
+
+
+def test_mlflow_down_during_train_fails_with_its_address_and_recovers(airflow, stack, outage) -> None:
     with stopped(stack, "mlflow"):
         log = failed_log(airflow, "outage.train", "train", as_of="2026-01-07")
     assert stack.mlflow_url in log and "MLflow" in log
     run_id = airflow.trigger("outage.train", as_of="2026-01-07")
     assert airflow.wait("outage.train", run_id)["state"] == "success"
+
+
+def test_a_training_killed_while_it_tunes_goes_on_where_it_was(airflow, stack, outage) -> None:
+    airflow.unpause("outage.train")
+    mlflow = MlflowClient(stack.mlflow_url, stack.mlflow_url)
+
+    def tuning() -> Run | None:
+        experiment = mlflow.get_experiment_by_name("outage")
+        found = mlflow.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'") if experiment else []
+        return next((run for run in found if mlflow.get_metric_history(run.info.run_id, "trial_roc_auc")[2:]), None)
+
+    run_id = airflow.trigger("outage.train", as_of="2026-01-06")
+    killed = wait_for("a third trial", tuning, timeout=120, pause=0.1).info.run_id
+    os.kill(airflow.tasks("outage.train", run_id)["train"]["pid"], signal.SIGKILL)
+    assert airflow.wait("outage.train", run_id)["state"] == "success"
+    log = airflow.log("outage.train", run_id, "train", attempt=2)
+    (kept,) = re.findall(r"The search goes on after (\d+) trials of an attempt that was cut off", log)
+    assert 3 <= int(kept) < 20
+    assert mlflow.get_run(killed).info.status == "KILLED"
+    finished = airflow.xcom("outage.train", run_id, "train")["run_id"]
+    trials = mlflow.get_metric_history(finished, "best_roc_auc")
+    assert finished != killed and max(point.step for point in trials) == 19
 
 
 def test_a_model_file_damaged_before_deploy_is_rolled_back(airflow, stack) -> None:

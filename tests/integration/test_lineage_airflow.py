@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ import pytest
 from mlflow import MlflowClient
 
 from airworthy.airflow_api import AirflowApi
+from airworthy.errors import ServiceError
+from airworthy.exchange import archive
+from airworthy.ledger import Ledger
 from airworthy.store import Store
 
 DAYS = [f"2026-01-{day:02d}" for day in range(1, 9)]
@@ -140,10 +145,79 @@ def test_the_command_finds_the_way_there_and_back(champion, stack, data) -> None
 
 def test_the_model_is_built_again_from_what_it_was_made_of(champion, stack, config_dir) -> None:
     folder = config_dir.parent / "rebuilt"
-    done = airworthy(stack, "rebuild", "corrected", "--model-version", "1", "--to", str(folder))
+    done = airworthy(stack, "rebuild", "corrected", "1", "--to", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"identical: {champion['digest']}" in done.stdout
     assert "largest difference 0" in done.stdout
+
+
+def test_the_dag_builds_it_again_and_puts_that_on_record(airflow, champion, stack) -> None:
+    airflow.unpause("corrected.rebuild")
+    for conf in ({"version": "1"}, {}):
+        run_id = airflow.trigger("corrected.rebuild", **conf)
+        assert airflow.wait("corrected.rebuild", run_id)["state"] == "success"
+        found = airflow.xcom("corrected.rebuild", run_id, "rebuild")
+        assert found["digest"] == found["recorded"] == champion["digest"] and found["differences"] == []
+    version = MlflowClient(stack.mlflow_url, stack.mlflow_url).get_model_version("corrected", "1")
+    assert version.tags["rebuild"].startswith("identical 20")
+    links = airflow.get(f"dags/corrected.rebuild/dagRuns/{run_id}/taskInstances/rebuild/links")["extra_links"]
+    assert champion["run_id"] in links["MLflow run"]
+
+
+def test_a_champion_that_cannot_be_built_again_turns_the_dag_red(airflow, champion, stack) -> None:
+    client = MlflowClient(stack.mlflow_url, stack.mlflow_url)
+    with tempfile.TemporaryDirectory() as folder:
+        name = Path(client.download_artifacts(champion["run_id"], "pipeline.json", folder))
+        declared = name.read_text()
+    client.log_text(champion["run_id"], declared.replace('"seed": 20130101', '"seed": 7'), "pipeline.json")
+    run_id = airflow.trigger("corrected.rebuild", version="1")
+    assert airflow.wait("corrected.rebuild", run_id)["state"] == "failed"
+    log = airflow.log("corrected.rebuild", run_id, "rebuild")
+    assert "must be built again as it was" in log and "airworthy.json: seed is 7, recorded 20130101" in log
+    assert client.get_model_version("corrected", "1").tags["rebuild"].startswith("not identical (airworthy.json")
+    client.log_text(champion["run_id"], declared, "pipeline.json")
+
+
+def judged(airflow: AirflowApi, **conf: str) -> tuple[str, dict[str, str]]:
+    """Returns a run of the training DAG that was given a finished run, and its tasks' states."""
+    run_id = airflow.trigger("corrected.train", **conf)
+    airflow.wait("corrected.train", run_id)
+    return run_id, {name: task["state"] for name, task in airflow.tasks("corrected.train", run_id).items()}
+
+
+def test_a_finished_run_is_judged_in_place_of_a_new_one(airflow, champion, stack) -> None:
+    run_id, states = judged(airflow, mlflow_run=champion["run_id"])
+    assert set(states.values()) == {"success"}
+    assert airflow.xcom("corrected.train", run_id, "deploy")["version"] == "1"
+    assert len(Ledger(stack.environment["AIRWORTHY_LEDGER_URL"]).entries("corrected")) == 1  # it was champion already
+    assert airflow.xcom("corrected.train", run_id, "train")["as_of"] == champion["as_of"]
+    run_id, states = judged(airflow, mlflow_run="0" * 32)
+    assert states["train"] == "failed" and states["deploy"] == "upstream_failed"
+    assert "must be a finished training run of corrected" in airflow.log("corrected.train", run_id, "train")
+    with pytest.raises(ServiceError, match="mlflow_run"):
+        airflow.trigger("corrected.train", mlflow_run="../../etc/passwd")
+
+
+def test_an_imported_version_is_judged_against_the_champion_here(airflow, champion, stack, tmp_path) -> None:
+    mine, theirs = tmp_path / "mine.zip", tmp_path / "theirs.zip"
+    done = airworthy(stack, "export", "corrected", "1", "--to", str(mine))
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = airworthy(stack, "import", "corrected", str(mine))
+    assert again.returncode == 0 and "was trained here: it is version 1 here" in again.stdout
+    folder = tmp_path / "archive"
+    elsewhere = archive.read(mine, folder).model_copy(update={"training_key": "f" * 64, "registry": "http://dev:5000"})
+    archive.write(theirs, elsewhere, folder)
+    done = airworthy(stack, "import", "corrected", str(theirs))
+    assert "version 1 of http://dev:5000 is version 2 here" in done.stdout, done.stdout + done.stderr
+    (mlflow_run,) = re.findall(r'\{"mlflow_run": "(\w+)"\}', done.stdout)
+    run_id, states = judged(airflow, mlflow_run=mlflow_run, as_of="2026-01-09")
+    assert states == {"train": "success", "evaluate": "success", "gates": "success", "deploy": "skipped"}
+    assert airflow.xcom("corrected.train", run_id, "evaluate")["champion"] == "1"
+    verdicts = {verdict["gate"]: verdict["status"] for verdict in airflow.xcom("corrected.train", run_id, "gates")}
+    assert verdicts == {"metric_floor": "passed", "beats_champion": "failed", "servable": "passed"}
+    run_id, states = judged(airflow, mlflow_run=mlflow_run, as_of="2026-01-07")
+    assert states["train"] == "failed"
+    assert "as_of: must be 2026-01-09 00:00 or later" in airflow.log("corrected.train", run_id, "train")
 
 
 def test_the_old_content_takes_the_mark_off(airflow, champion, stack, data) -> None:

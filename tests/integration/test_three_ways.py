@@ -11,6 +11,8 @@ import pytest
 from airworthy.airflow_api import AirflowApi, wait_for
 from airworthy.errors import ServiceError
 from airworthy.ledger import Ledger
+from airworthy.resource_log import Record, ResourceLog
+from airworthy.retrains import Retrains
 from airworthy.store import Store
 
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -80,6 +82,20 @@ def test_a_rest_call_trains_promotes_and_serves(airflow, promoted, stack) -> Non
     assert 0.5 < answer["predictions"][0] <= 1
 
 
+def test_what_every_task_took_is_on_record(ingested, promoted, stack) -> None:
+    """Memory is the task's own: the worker that it is forked from has several hundred MB."""
+    runs = {promoted, *(run["dag_run_id"] for run in ingested)}
+    stages = {"ingest", "validate", "process", "train", "evaluate", "gates", "deploy"}
+
+    def told() -> list[Record] | None:
+        last = ResourceLog(stack.environment["AIRWORTHY_LEDGER_URL"]).last("tiny", 200)
+        found = [one for records in last.values() for one in records if one.run in runs and one.state == "success"]
+        return found if {one.stage for one in found} >= stages else None
+
+    for one in wait_for("the record of every stage", told, timeout=30):
+        assert 0 < one.cpu_seconds < 60 and 0 < one.peak_mb < one.resident_mb - 100
+
+
 def test_training_again_as_of_the_same_date_makes_no_second_version(airflow, promoted, stack) -> None:
     entries = len(Ledger(stack.environment["AIRWORTHY_LEDGER_URL"]).entries("tiny"))
     again = trained(airflow, "tiny", "2026-01-11")
@@ -93,14 +109,16 @@ def test_training_again_as_of_the_same_date_makes_no_second_version(airflow, pro
     assert len({version["source"] for version in versions}) == len(versions)
 
 
-def test_a_challenger_that_learnt_nothing_is_refused_with_the_reason(airflow, stack) -> None:
+def test_a_challenger_that_learnt_nothing_is_refused_with_the_reason(airflow, stack, chat) -> None:
     backfilled(airflow, "noise.ingest", FIRST, FIRST + timedelta(days=5))
     run_id = trained(airflow, "noise", "2026-01-07")
     tasks = airflow.tasks("noise.train", run_id)
     assert tasks["gates"]["state"] == "success" and tasks["deploy"]["state"] == "skipped"
     floor = next(v for v in airflow.xcom("noise.train", run_id, "gates") if v["gate"] == "metric_floor")
-    assert floor["status"] == "failed" and "below the floor" in floor["reason"]
+    assert floor["status"] == "failed" and "is not surely at least 0.700" in floor["reason"]
     assert Ledger(stack.environment["AIRWORTHY_LEDGER_URL"]).champion("noise") is None
+    (told,) = (posted["text"] for _, posted in chat.posted if "noise: metric_floor stopped" in posted["text"])
+    assert told.startswith("noise: metric_floor stopped the challenger as of ")
 
 
 def test_an_invalid_parameter_is_refused_with_a_clear_message(airflow) -> None:
@@ -110,17 +128,26 @@ def test_an_invalid_parameter_is_refused_with_a_clear_message(airflow) -> None:
         airflow.trigger("tiny.ingest", partition="../../etc")
 
 
-def test_nobody_knows_the_future(airflow) -> None:
+def test_nobody_knows_the_future(airflow, stack) -> None:
     airflow.unpause("tiny.train")
     run_id = airflow.trigger("tiny.train", as_of="2099-01-01")
     assert airflow.wait("tiny.train", run_id)["state"] == "failed"
     assert "must not be in the future. Got '2099-01-01'" in airflow.log("tiny.train", run_id, "train")
+    log = ResourceLog(stack.environment["AIRWORTHY_LEDGER_URL"])
+
+    def failed() -> bool | None:
+        return any((one.run, one.state) == (run_id, "failed") for one in log.last("tiny")["train"]) or None
+
+    wait_for("the record of the failure", failed, timeout=30)
 
 
-def test_a_run_without_a_partition_fails_with_a_hint(airflow) -> None:
+def test_a_run_without_a_partition_fails_with_a_hint_and_an_alert(airflow, chat) -> None:
     run_id = airflow.trigger("tiny.ingest")
     assert airflow.wait("tiny.ingest", run_id)["state"] == "failed"
     assert "needs a partition" in airflow.log("tiny.ingest", run_id, "ingest")
+    assert [posted["text"] for _, posted in chat.posted if run_id in posted["text"]] == [
+        f"tiny: data is missing or bad: {run_id}"
+    ]
 
 
 def test_a_backfill_of_training_judges_but_never_promotes(airflow, promoted, stack) -> None:
@@ -129,11 +156,15 @@ def test_a_backfill_of_training_judges_but_never_promotes(airflow, promoted, sta
     assert runs and {run["state"] for run in runs} == {"success"}
     tasks = airflow.tasks("tiny.train", runs[0]["dag_run_id"])
     assert tasks["gates"]["state"] == "success" and tasks["deploy"]["state"] == "skipped"
+    assert airflow.xcom("tiny.train", runs[0]["dag_run_id"], "train")["backtest"], "it was skipped for another reason"
     assert Ledger(stack.environment["AIRWORTHY_LEDGER_URL"]).entries("tiny") == entries
 
 
-def test_drift_requests_a_retrain_that_runs_on_its_own(airflow, promoted) -> None:
-    """Closes the loop: shifted partition -> drift -> retrain_request -> a training run nobody started."""
+def test_drift_requests_a_retrain_that_runs_on_its_own(airflow, promoted, stack, chat) -> None:
+    """Closes the loop: shifted partition -> drift -> retrain_request -> a training run nobody started.
+
+    Monitored again, the same partition asks for nothing and tells nobody.
+    """
     shifted = airflow.trigger("tiny.ingest", partition="2026-02-01")
     assert airflow.wait("tiny.ingest", shifted)["state"] == "success"
     airflow.unpause("tiny.monitor")
@@ -151,6 +182,16 @@ def test_drift_requests_a_retrain_that_runs_on_its_own(airflow, promoted) -> Non
     airflow.wait("tiny.train", run["dag_run_id"])
     assert airflow.xcom("tiny.train", run["dag_run_id"], "train")["as_of"].startswith("2026-02-02")
 
+    again = airflow.trigger("tiny.monitor", partition="2026-02-01")
+    assert airflow.wait("tiny.monitor", again)["state"] == "success"
+    assert airflow.tasks("tiny.monitor", again)["decide"]["state"] == "skipped"
+    decisions = Retrains(stack.environment["AIRWORTHY_LEDGER_URL"]).decisions("tiny")
+    (request,) = (one for one in decisions if one.retrain)
+    assert (request.partition, request.cause) == ("2026-02-01", "drift") and drifted in request.actor
+    assert {one.cause for one in decisions if one.action == "train"} == {"person"}
+    (told,) = (posted["text"] for _, posted in chat.posted if "drift" in posted["text"])
+    assert told == f"tiny: drift of version {request.version} in 2026-02-01"
+
 
 def test_the_schedule_ingests_trains_and_monitors_on_its_own(airflow: AirflowApi, stack, config_dir: Path) -> None:
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
@@ -161,7 +202,7 @@ def test_the_schedule_ingests_trains_and_monitors_on_its_own(airflow: AirflowApi
         ("partition: day", "partition: hour"),
         ("matures_after: 1 hour", "matures_after: 0 hours"),
         ('schedule: "0 0 * * *", holdout: 3 days', 'schedule: "0 * * * *", holdout: 2 hours'),
-        ("max_value: 5", "max_value: 9"),
+        ("  - metric_floor: {metric: roc_auc, floor: 0.7}\n  - beats_champion: {confidence: 0.9}\n", ""),  # one day
     ):
         assert old in text
         text = text.replace(old, new)

@@ -181,7 +181,9 @@ class Log:
 
 
 def _reads(grain: Grain, run: TrainingRun, features: Log, raw: Log) -> list[Read]:
-    found = []
+    found: list[Read] = []
+    if run.features_version is None:
+        return found
     for key in sorted(features.of):
         partition = parse_key(grain, key)
         spans = {"window": run.window, "holdout": run.holdout}
@@ -201,7 +203,8 @@ def _reads(grain: Grain, run: TrainingRun, features: Log, raw: Log) -> list[Read
     return found
 
 
-def _periods(entries: Sequence[Entry]) -> list[Period]:
+def _periods(every: Sequence[Entry]) -> list[Period]:
+    entries = [entry for entry in every if entry.crowns]
     return [
         Period(version=entry.version, start=entry.at, end=after.at if after else None, actor=entry.actor)
         for entry, after in zip_longest(entries, entries[1:])

@@ -39,6 +39,19 @@ def _way(lineage: Lineage) -> Iterator[str]:
 
 
 def _boxes(lineage: Lineage) -> Iterator[tuple[str, list[str]]]:
+    if lineage.run.source:
+        tags = lineage.run.tags
+        yield "Imported", [tags["source.registry"], f"version {tags['source.version']}", tags["source.run_id"][:12]]
+    else:
+        yield from _tables(lineage)
+    yield "Training run", [f"as of {lineage.run.as_of:%Y-%m-%d}", lineage.run.run_id[:12]]
+    champion = [f"champion {one.start:%Y-%m-%d}" for one in lineage.champion[-2:]]
+    stale = [f"stale: {len(lineage.stale)} partition{'s' * (len(lineage.stale) != 1)}"] * bool(lineage.stale)
+    versions = ", ".join(lineage.run.versions)
+    yield f"Version {versions}" if versions else "No version", [*champion, *stale]
+
+
+def _tables(lineage: Lineage) -> Iterator[tuple[str, list[str]]]:
     there = [read for read in lineage.reads if read.features]
     raw = [read.raw for read in there if read.raw]
     names = [str(one["name"]) for write in raw for one in write.facts.get("origins", ())]
@@ -50,11 +63,6 @@ def _boxes(lineage: Lineage) -> Iterator[tuple[str, list[str]]]:
     )
     rows = sum(read.features.rows for read in there if read.features)
     yield "features", [f"{len(there)} partitions", f"{rows:,} rows", f"read at version {lineage.run.features_version}"]
-    yield "Training run", [f"as of {lineage.run.as_of:%Y-%m-%d}", lineage.run.run_id[:12]]
-    champion = [f"champion {one.start:%Y-%m-%d}" for one in lineage.champion[-2:]]
-    stale = [f"stale: {len(lineage.stale)} partition{'s' * (len(lineage.stale) != 1)}"] * bool(lineage.stale)
-    versions = ", ".join(lineage.run.versions)
-    yield f"Version {versions}" if versions else "No version", [*champion, *stale]
 
 
 def _strip(reads: tuple[Read, ...]) -> Iterator[str]:

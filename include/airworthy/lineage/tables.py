@@ -31,7 +31,8 @@ def model(lineage: Lineage, address: str) -> Table:
         ("model files", tags.get("digest", "")),
         ("code", tags.get("code", "")),
         ("features function", f"{function} {digest}".strip()),
-        ("features", f"version {lineage.run.features_version}, rows {tags.get('features.digest', '')}"),
+        ("imported from", lineage.run.source and f"{lineage.run.source}, run {tags['source.run_id']}"),
+        ("features", features(lineage, f", rows {tags.get('features.digest', '')}")),
         ("window", tags["window"]),
         ("holdout", tags["holdout"]),
         ("versions", ", ".join(lineage.run.versions) or "none"),
@@ -49,7 +50,7 @@ def models(found: Sequence[Lineage]) -> Table:
             f"{one.run.as_of:%Y-%m-%d}",
             ", ".join(one.run.versions) or "none",
             one.run.run_id,
-            f"version {one.run.features_version}",
+            features(one),
             str(sum(read.features is not None for read in one.reads)),
             "; ".join(map(period, one.champion)) or "never",
             since(one),
@@ -110,8 +111,15 @@ def _told(read: Read) -> str:
     return f"{read.partition} changed from version {read.features.version} ({since})"
 
 
+def features(lineage: Lineage, rest: str = "") -> str:
+    """Returns which features a model was trained on."""
+    return "elsewhere" if lineage.run.source else f"version {lineage.run.features_version}{rest}"
+
+
 def since(lineage: Lineage) -> str:
     """Returns whether a model is stale."""
+    if lineage.run.source:
+        return "imported"
     return f"stale: {summary(lineage.stale)}" if lineage.stale else "same"
 
 

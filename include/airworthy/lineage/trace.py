@@ -11,7 +11,7 @@ from airworthy.errors import DataError
 from airworthy.lineage import Lineage, Use, lineages, of_run, of_version, tables, uses
 from airworthy.lineage.page import page_path, write_page
 from airworthy.profile import Profile, load_profile, pipelines_dir
-from airworthy.registry import Registry
+from airworthy.registry import IMPORTED_LINEAGE, Registry
 from airworthy.terminal import lines
 
 
@@ -47,10 +47,16 @@ def _tell_model(pipeline: Pipeline, profile: Profile, lineage: Lineage, *, as_js
         print(_json(_as_json(lineage)))
         return
     write_page(pipeline, lineage, profile)
+    run_id = lineage.run.run_id
+    registry = Registry(profile)
     print(f"{pipeline.name} {tables.name(lineage)}\n")
-    print("\n".join(lines(*tables.model(lineage, Registry(profile).run_url(lineage.run.run_id)))), end="\n\n")
+    print("\n".join(lines(*tables.model(lineage, registry.run_url(run_id)))), end="\n\n")
+    recorded = registry.load_artifact(run_id, IMPORTED_LINEAGE) if lineage.run.source else None
+    if recorded is not None:
+        lineage = Lineage.model_validate_json(recorded)
+        print(f"There it was {tables.name(lineage)}, {tables.features(lineage)} of features, of:\n")
     print("\n".join(lines(*tables.partitions(lineage))), end="\n\n")
-    print(f"As a picture: {profile.reports_dir / page_path(pipeline, lineage.run.run_id)}")
+    print(f"As a picture: {profile.reports_dir / page_path(pipeline, run_id)}")
 
 
 def _tell_data(found: list[Use], wanted: Mapping[str, str], *, as_json: bool) -> None:

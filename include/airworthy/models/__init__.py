@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -36,7 +36,11 @@ class Matrix:
 
 
 class Fitted(Protocol):
-    """A trained model that can be scored and saved."""
+    """A trained model that can be scored and saved.
+
+    One that can say what each feature adds to a prediction (SHAP values) has a method `contributions`, which
+    takes a `Matrix` and returns shape (n, features), or (n, classes, features) for multiclass.
+    """
 
     def predict(self, values: np.ndarray) -> np.ndarray:
         """Returns shape (n,) for binary (probability) and regression, (n, classes) for multiclass."""
@@ -48,6 +52,13 @@ class Fitted(Protocol):
             folder: Must not exist yet.
             names: The features' names, in the order `predict` takes them.
         """
+
+    def size(self) -> int:
+        """Returns how many bytes the saved model has."""
+
+
+# Told of a model in training: how much of it is done, in percent, and what it predicts so far. It may raise to end it.
+Watch = Callable[[int, Callable[["np.ndarray"], "np.ndarray"]], None]
 
 
 class Model(Kind):
@@ -61,15 +72,36 @@ class Model(Kind):
 
     params: dict[str, Any] = Field(default_factory=dict)
 
-    def prepare(self, matrix: Matrix, label: np.ndarray, *, threads: int) -> Any:
-        """Returns the training data as `fit` takes it: built once, shared by every trial."""
-        return matrix, label
+    def code(self) -> str:
+        """Returns the SHA-256 of the user's own code that the model is made of; "" if there is none."""
+        return ""
+
+    def prepare(self, matrix: Matrix, label: np.ndarray, *, weight: np.ndarray | None = None, threads: int) -> Any:
+        """Returns the training data as `fit` takes it: built once, shared by every trial.
+
+        Args:
+            matrix: The features, shape (n, features).
+            label: Shape (n,).
+            weight: Shape (n,): how much each row counts; None lets all count the same.
+            threads: How many threads may be used.
+        """
+        return matrix, label, weight
 
     @abstractmethod
     def fit(
-        self, task: Task, classes: int, prepared: Any, params: dict[str, Any], *, seed: int, threads: int
+        self,
+        task: Task,
+        classes: int,
+        prepared: Any,
+        params: dict[str, Any],
+        *,
+        seed: int,
+        threads: int,
+        watch: Watch | None = None,
     ) -> Fitted:
         """Returns a model trained with `self.params` overridden by `params`; the same inputs give the same model.
+
+        Several threads may call it at once with the same `prepared`.
 
         Args:
             task: What the label is predicted as.
@@ -78,10 +110,20 @@ class Model(Kind):
             params: The drawn parameters of one trial.
             seed: Decides every random choice.
             threads: How many threads may be used.
+            watch: Told on the way how good it is so far, by kinds that can; what it raises is passed on.
 
         Raises:
-            TrainError: A parameter is not known to the library.
+            TrainError: A parameter is not known to the library, or rows have weights and it takes none.
         """
+
+    def seeded(self, params: Mapping[str, Any]) -> bool:
+        """Returns whether the seed may decide anything of a training with these drawn parameters."""
+        return True
+
+    @classmethod
+    def read_by_user(cls, file: Path) -> bool:
+        """Returns whether loading a file lets a user's own code read it, which may run what stands in it."""
+        return False
 
     @classmethod
     @abstractmethod

@@ -1,17 +1,22 @@
-"""`sklearn: {estimator: sklearn.ensemble.HistGradientBoostingClassifier, params: {...}}`, saved through skops."""
+"""`sklearn: {estimator: sklearn.ensemble.HistGradientBoostingClassifier, params: {...}}`, saved through skops.
+
+Or a pipeline: `sklearn: {steps: {impute: sklearn.impute.SimpleImputer, ...}, params: {impute__strategy: median}}`.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from airworthy.errors import ModelError, TrainError
 from airworthy.evidence import Task
-from airworthy.models import Matrix, Model, signature
+from airworthy.explain import problem
+from airworthy.models import Matrix, Model, Watch, signature
+from airworthy.skops_files import canonical
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,33 +35,57 @@ _TRUSTED = (
 )
 _MOST_CATEGORIES = 100
 
+Estimator = Annotated[
+    str,
+    Field(pattern=r"^sklearn(\.[a-z_]+)+\.[A-Z]\w+$", examples=["sklearn.ensemble.HistGradientBoostingClassifier"]),
+]
+Step = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")]
+
 
 class Sklearn(Model):
-    """An estimator of scikit-learn. `params` are its own.
+    """An estimator of scikit-learn, or a pipeline of them. `params` are its own, of a pipeline `<step>__<param>`.
 
     Estimators that take missing values (trees) get category codes as numbers; for all others numbers
-    are imputed and scaled, and categories one-hot encoded.
+    are imputed and scaled, and categories one-hot encoded. Of a pipeline the first step decides that.
+
+    Attributes:
+        estimator: What is trained.
+        steps: Instead of it: estimators by name, in order; the last one predicts.
     """
 
     file: ClassVar[str] = "model.skops"
 
-    estimator: str = Field(
-        pattern=r"^sklearn(\.[a-z_]+)+\.[A-Z]\w+$", examples=["sklearn.ensemble.HistGradientBoostingClassifier"]
-    )
+    estimator: Estimator | None = None
+    steps: dict[Step, Estimator] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.estimator is None) == (not self.steps):
+            raise problem("must be either one `estimator` or a pipeline of `steps`", self.estimator)
+        return self
 
     def fit(
-        self, task: Task, classes: int, prepared: Any, params: dict[str, Any], *, seed: int, threads: int
+        self,
+        task: Task,
+        classes: int,
+        prepared: Any,
+        params: dict[str, Any],
+        *,
+        seed: int,
+        threads: int,
+        watch: Watch | None = None,
     ) -> FittedSklearn:
         from threadpoolctl import threadpool_limits
 
-        matrix, label = prepared
+        matrix, label, weight = prepared
         estimator = self._estimator(task, {**self.params, **params}, seed, threads)
         model = _with_encoding(estimator, matrix)
+        weights = {} if weight is None else self._weights(model, weight)
         try:
             with threadpool_limits(threads):
-                model.fit(matrix.values, label)
+                model.fit(matrix.values, label, **weights)
         except (ValueError, TypeError, AttributeError) as error:
-            raise TrainError(f"model.sklearn: {self.estimator}", "must be able to train", str(error)) from error
+            raise TrainError(f"model.sklearn: {self._name}", "must be able to train", str(error)) from error
         return FittedSklearn(model, task, classes)
 
     @classmethod
@@ -70,32 +99,53 @@ class Sklearn(Model):
         except UntrustedTypesFoundException as error:
             raise ModelError(where, "must hold only trusted types", str(error), "Do not load it") from None
         except Exception as error:  # a damaged file breaks in zipfile, json, numpy or scikit-learn itself
-            hint = "The file is damaged; roll back, or train again"
+            hint = "The file is damaged; train again, or `airworthy rollback <pipeline>`"
             raise ModelError(where, "must be a scikit-learn model", f"{type(error).__name__}: {error}", hint) from None
         return FittedSklearn(model, task, len(model.classes_) if task == "multiclass" else 0)
 
+    @property
+    def _name(self) -> str:
+        return self.estimator or list(self.steps.values())[-1]
+
+    @property
+    def _where(self) -> str:
+        return "model.sklearn.estimator" if self.estimator else "model.sklearn.steps"
+
     def _estimator(self, task: Task, params: dict[str, Any], seed: int, threads: int) -> Any:
         from sklearn.base import is_regressor
+        from sklearn.pipeline import Pipeline
 
-        where = "model.sklearn.estimator"
-        module, _, name = self.estimator.rpartition(".")
+        if self.estimator:
+            made = _make(self._where, self.estimator)
+        else:
+            made = Pipeline([(name, _make(f"{self._where}.{name}", path)) for name, path in self.steps.items()])
         try:
-            made = getattr(importlib.import_module(module), name)()
-        except (ImportError, AttributeError):
-            raise TrainError(where, "must be a class of the installed scikit-learn", self.estimator) from None
-        except TypeError as error:
-            raise TrainError(where, "must not need arguments that are not in params", str(error)) from None
-        if task == "regression" and not is_regressor(made):
-            raise TrainError(where, "must be a regressor for a regression label", self.estimator)
-        known = made.get_params()
+            regresses = is_regressor(made)
+            known = made.get_params()
+        except (AttributeError, TypeError) as error:
+            raise TrainError(self._where, "must be estimators, the last of which predicts", str(error)) from None
+        if task == "regression" and not regresses:
+            raise TrainError(self._where, "must be a regressor for a regression label", self._name)
         if unknown := sorted(set(params) - set(known)):
             hint = "Check the spelling in model.sklearn.params and tune.space"
-            raise TrainError(where, f"must have the parameter(s) {', '.join(unknown)}", self.estimator, hint)
-        defaults = {"random_state": seed, **({"n_jobs": threads} if threads > 1 else {})}
-        made.set_params(**{key: value for key, value in defaults.items() if key in known} | params)
+            raise TrainError(self._where, f"must have the parameter(s) {', '.join(unknown)}", self._name, hint)
+        made.set_params(**_defaults(known, seed, threads) | params)
         if task != "regression" and not hasattr(made, "predict_proba"):
-            raise TrainError(where, f"must give probabilities for a {task} label", self.estimator)
+            raise TrainError(self._where, f"must give probabilities for a {task} label", self._name)
         return made
+
+    def _weights(self, model: Any, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns the weights as the pipeline's `fit` takes them, for its last step."""
+        from sklearn.utils.validation import has_fit_parameter
+
+        path, last = [], model
+        while hasattr(last, "steps"):
+            name, last = last.steps[-1]
+            path.append(name)
+        if not has_fit_parameter(last, "sample_weight"):
+            hint = "Choose another estimator, or leave train.weight and train.imbalance out"
+            raise TrainError(self._where, "must take sample_weight, because rows have weights", self._name, hint)
+        return {"__".join([*path, "sample_weight"]): weight}
 
 
 class FittedSklearn:
@@ -118,6 +168,11 @@ class FittedSklearn:
         every[:, self._model.classes_.astype(int)] = found  # a class absent from the training rows has no column
         return every
 
+    def size(self) -> int:
+        import skops.io
+
+        return len(skops.io.dumps(self._model))
+
     def save(self, folder: Path, names: Sequence[str]) -> None:
         import mlflow.sklearn
         import sklearn
@@ -138,6 +193,8 @@ class FittedSklearn:
             pyfunc_predict_fn="predict" if self._task == "regression" else "predict_proba",
             pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"skops=={skops.__version__}"],
         )
+        file = folder / Sklearn.file
+        file.write_bytes(canonical(file.read_bytes()))
 
 
 def _with_encoding(estimator: Any, matrix: Matrix) -> Any:
@@ -155,3 +212,19 @@ def _with_encoding(estimator: Any, matrix: Matrix) -> Any:
     flags = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=_MOST_CATEGORIES, sparse_output=False)
     columns = ColumnTransformer([("number", scaled, numbers), ("category", flags, categories)], sparse_threshold=0)
     return make_pipeline(columns, estimator)
+
+
+def _make(where: str, path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError):
+        raise TrainError(where, "must be a class of the installed scikit-learn", path) from None
+    except TypeError as error:
+        raise TrainError(where, "must not need arguments that are not in params", str(error)) from None
+
+
+def _defaults(known: Mapping[str, Any], seed: int, threads: int) -> dict[str, Any]:
+    """Returns the seed and the number of threads for every estimator that takes them."""
+    chosen = {"random_state": seed, **({"n_jobs": threads} if threads > 1 else {})}
+    return {name: chosen[name.rpartition("__")[2]] for name in known if name.rpartition("__")[2] in chosen}

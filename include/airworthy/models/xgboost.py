@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airworthy.errors import ModelError, TrainError
 from airworthy.evidence import Task
-from airworthy.models import Matrix, Model, signature
+from airworthy.models import Matrix, Model, Watch, signature
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,51 @@ if TYPE_CHECKING:
 
 _OBJECTIVE = {"binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "reg:squarederror"}
 _ROUNDS = 100
+_BINS = 256
+_KEPT = 4  # quantised copies of the rows, one for each `max_bin` that trials draw
+# With these, and without what is named below, trees are the same for every seed.
+_UNSEEDED = {
+    **dict.fromkeys(("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode"), 1),
+    "booster": "gbtree",
+    "tree_method": "hist",
+}
+_MAY_DRAW = {"objective", "updater"}
+_WATCHED = (0.25, 0.5, 0.75)  # of the rounds
+_CHECKING = Lock()  # Python's record of warnings is one for all threads
+
+
+class Rows:
+    """Training rows in the forms that trials ask for, each made once; safe to be shared by threads."""
+
+    def __init__(self, matrix: Matrix, label: np.ndarray, weight: np.ndarray | None, threads: int) -> None:
+        self._values = matrix.values
+        self._described: dict[str, Any] = {
+            "label": label,
+            "weight": weight,
+            "feature_names": list(matrix.names),
+            "feature_types": ["c" if is_category else "float" for is_category in matrix.is_category],
+            "nthread": threads,
+        }
+        self._quantised: dict[int, DMatrix] = {}
+        self._lock = Lock()
+
+    def of(self, settings: Mapping[str, Any]) -> DMatrix:
+        """Returns the rows for a training with these settings.
+
+        Quantised rows are never changed by a training. A plain matrix is: XGBoost leaves its index of them in it,
+        so each training that needs one gets its own.
+        """
+        from xgboost import DMatrix, QuantileDMatrix
+
+        if settings["tree_method"] != "hist" or settings.get("booster", "gbtree") == "gblinear":
+            return DMatrix(self._values, **self._described)
+        bins = int(settings.get("max_bin", _BINS))
+        with self._lock:
+            if bins not in self._quantised:
+                if len(self._quantised) == _KEPT:
+                    self._quantised.pop(next(iter(self._quantised)))
+                self._quantised[bins] = QuantileDMatrix(self._values, max_bin=bins, **self._described)
+            return self._quantised[bins]
 
 
 class Xgboost(Model):
@@ -25,15 +71,19 @@ class Xgboost(Model):
 
     file: ClassVar[str] = "model.ubj"
 
-    def prepare(self, matrix: Matrix, label: np.ndarray, *, threads: int) -> DMatrix:
-        """Returns the quantised rows; XGBoost builds its index on them once and keeps it for every trial."""
-        from xgboost import DMatrix
-
-        types = ["c" if is_category else "float" for is_category in matrix.is_category]
-        return DMatrix(matrix.values, label, feature_names=list(matrix.names), feature_types=types, nthread=threads)
+    def prepare(self, matrix: Matrix, label: np.ndarray, *, weight: np.ndarray | None = None, threads: int) -> Rows:
+        return Rows(matrix, label, weight, threads)
 
     def fit(
-        self, task: Task, classes: int, prepared: DMatrix, params: dict[str, Any], *, seed: int, threads: int
+        self,
+        task: Task,
+        classes: int,
+        prepared: Rows,
+        params: dict[str, Any],
+        *,
+        seed: int,
+        threads: int,
+        watch: Watch | None = None,
     ) -> FittedXgboost:
         import xgboost
 
@@ -47,19 +97,18 @@ class Xgboost(Model):
             **params,
         }
         rounds = int(settings.pop("n_estimators", _ROUNDS))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                booster = xgboost.train(settings, prepared, num_boost_round=rounds)
-            except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
-                raise TrainError("model.xgboost", "must be able to train", _reason(error), "Check params") from error
-        for warning in caught:
-            # XGBoost ignores a misspelt parameter; a model that was not trained as declared is worse than none.
-            if "are not used" in str(warning.message):
-                names = ", ".join(re.findall(r'"(.+?)"', str(warning.message)))
-                hint = "Check the spelling in model.xgboost.params and tune.space"
-                raise TrainError("model.xgboost", "must have only parameters that XGBoost uses", names, hint)
-        return FittedXgboost(booster)
+        callbacks = [] if watch is None else [_watching(watch, rounds)]
+        try:
+            rows = prepared.of(settings)
+            _require_known(settings, rows)
+            return FittedXgboost(xgboost.train(settings, rows, num_boost_round=rounds, callbacks=callbacks))
+        except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
+            raise TrainError("model.xgboost", "must be able to train", _reason(error), "Check params") from error
+
+    def seeded(self, params: Mapping[str, Any]) -> bool:
+        settings = {**self.params, **params}
+        drawn = any(settings.get(name, value) != value for name, value in _UNSEEDED.items())
+        return drawn or not _MAY_DRAW.isdisjoint(settings)
 
     @classmethod
     def load(cls, file: Path, task: Task) -> FittedXgboost:
@@ -70,7 +119,7 @@ class Xgboost(Model):
             booster = Booster({"nthread": 1})
             booster.load_model(file)
         except (XGBoostError, ValueError, OSError) as error:
-            hint = "The file is damaged; roll back, or train again"
+            hint = "The file is damaged; train again, or `airworthy rollback <pipeline>`"
             raise ModelError(f"model files: {file.name}", "must be an XGBoost model", _reason(error), hint) from None
         return FittedXgboost(booster)
 
@@ -85,6 +134,18 @@ class FittedXgboost:
         found: np.ndarray = self._booster.inplace_predict(values)
         return found.astype("float64")  # a metric computed in 32 bits differs from the same one in 64
 
+    def contributions(self, matrix: Matrix) -> np.ndarray:
+        """Returns SHAP values, in log-odds for classes, by TreeSHAP (Lundberg et al., arXiv:1802.03888, 2018)."""
+        from xgboost import DMatrix
+
+        types = ["c" if is_category else "float" for is_category in matrix.is_category]
+        rows = DMatrix(matrix.values, feature_names=list(matrix.names), feature_types=types, nthread=1)
+        found: np.ndarray = self._booster.predict(rows, pred_contribs=True)
+        return found[..., :-1]  # the last one is the mean prediction
+
+    def size(self) -> int:
+        return len(self._booster.save_raw("ubj"))
+
     def save(self, folder: Path, names: Sequence[str]) -> None:
         import mlflow.xgboost
         import numpy as np
@@ -97,6 +158,39 @@ class FittedXgboost:
             signature=signature(names, *outputs),
             pip_requirements=[f"xgboost=={xgboost.__version__}"],
         )
+
+
+def _watching(watch: Watch, rounds: int) -> Any:
+    """Returns XGBoost's callback that tells `watch` of the model at some of its rounds."""
+    from xgboost.callback import TrainingCallback
+
+    percents = {max(1, round(rounds * share)): round(100 * share) for share in _WATCHED}
+
+    class Watching(TrainingCallback):
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            if epoch + 1 in percents and epoch + 1 < rounds:
+                watch(percents[epoch + 1], FittedXgboost(model).predict)
+            return False
+
+    return Watching()
+
+
+def _require_known(settings: Mapping[str, Any], rows: DMatrix) -> None:
+    """Returns if XGBoost uses every parameter.
+
+    It only warns of a misspelt one; a model that was not trained as declared is worse than none.
+    """
+    from xgboost import Booster, core
+
+    core._LIB.XGBRegisterLogCallback(core._LIB.callback)  # it warns in Python only in the thread that imported it
+    with _CHECKING, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Booster(dict(settings), [rows]).save_config()  # configures it, as the first round would
+    for warning in caught:
+        if "are not used" in str(warning.message):
+            names = ", ".join(re.findall(r'"(.+?)"', str(warning.message)))
+            hint = "Check the spelling in model.xgboost.params and tune.space"
+            raise TrainError("model.xgboost", "must have only parameters that XGBoost uses", names, hint)
 
 
 def _reason(error: Exception) -> str:

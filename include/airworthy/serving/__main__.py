@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
+import sys
+import tempfile
 
 import uvicorn
 
-from airworthy.profile import home, load_profile
-from airworthy.serving.app import build
-from airworthy.serving.champion import Champions
+from airworthy.errors import AirworthyError
+from airworthy.profile import load_profile
+from airworthy.serving.app import RUN
+from airworthy.serving.token import required_token
+
+_CONNECTIONS = 1000  # of one worker; each may hold 64 KB that nobody has asked for yet
+_SILENCE = 30  # seconds after which a worker that does not answer its parent is replaced
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m airworthy.serving", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to bind")
     parser.add_argument("--port", type=int, default=int(os.environ.get("AIRWORTHY_SERVING_PORT", "8081")))
     given = parser.parse_args()
-    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("airworthy").setLevel("INFO")
-    poll = float(os.environ.get("AIRWORTHY_SERVING_POLL", "0.5"))
-    champions = Champions(load_profile(), home() / "serving", poll)
-    uvicorn.run(build(champions), host=given.host, port=given.port, log_level="warning", access_log=False)
+    try:
+        profile = load_profile()
+        required_token(profile, given.host)
+    except AirworthyError as error:
+        print(error, file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="airworthy-serving-") as run:
+        os.environ[RUN] = run
+        uvicorn.run(
+            "airworthy.serving.app:worker",
+            factory=True,
+            host=given.host,
+            port=given.port,
+            workers=profile.serving.workers,
+            log_level="warning",
+            access_log=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_worker_healthcheck=_SILENCE,
+        )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

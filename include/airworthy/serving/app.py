@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version as installed
+from multiprocessing import parent_process
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
 
-from airworthy.errors import AirworthyError, DataError, Problems, ServiceError
+from airworthy import resources
+from airworthy.profile import Profile, home, load_profile
+from airworthy.serving.agreement import Agreement
+from airworthy.serving.canaries import Canaries
+from airworthy.serving.capturing import Capturing
 from airworthy.serving.champion import Champion, Champions
-from airworthy.serving.counters import CONTENT_TYPE, Counters
-from airworthy.serving.rows import read_rows
+from airworthy.serving.counters import CONTENT_TYPE, Counters, Gauge
+from airworthy.serving.invocation import Invocations
+from airworthy.serving.token import Guarded
+from airworthy.serving.trouble import Watched
 
-log = logging.getLogger(__name__)
-
-
-class Refused(Exception):
-    """A request that gets no prediction; carries the HTTP status."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        self.status = status
-        super().__init__(reason)
+_SWITCH = 0.0005  # seconds that loading a model may keep a request from going on, a tenth of Python's own
+_CHORES = 1.0  # seconds
+RUN = "AIRWORTHY_SERVING_RUN"  # the folder that the workers of one run share
 
 
-def build(champions: Champions) -> FastAPI:
+def worker() -> Guarded | FastAPI:
+    """Returns the application of one worker, as its environment says."""
+    logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("airworthy").setLevel("INFO")
+    sys.setswitchinterval(_SWITCH)
+    profile = load_profile()
+    poll = float(os.environ.get("AIRWORTHY_SERVING_POLL", "0.5"))
+    champions = Champions(profile, home() / "serving", Agreement(Path(os.environ[RUN])), poll)
+    return build(champions, profile, poll)
+
+
+def build(champions: Champions, profile: Profile, poll: float) -> Guarded | FastAPI:
     """Returns the application; it follows the ledger while it runs."""
-    counters = Counters()
+    several = profile.serving.workers > 1
+    counters = Counters(Path(os.environ[RUN]) if several else None)
+    canaries = Canaries(champions, profile, counters, poll)
+    capturing = Capturing(profile, home() / "captured", counters)
 
     @asynccontextmanager
     async def follow(_: FastAPI) -> AsyncIterator[None]:
-        champions.start()
+        await run_in_threadpool(champions.start)
+        await run_in_threadpool(canaries.start)
+        capturing.start()
+        chores = asyncio.create_task(_do_chores(counters)) if several else None
         yield
+        if chores:
+            chores.cancel()
+        await run_in_threadpool(capturing.stop)
+        counters.publish()
+        await run_in_threadpool(canaries.stop)
         champions.stop()
 
     api = FastAPI(title="Airworthy serving", lifespan=follow)
@@ -46,90 +77,75 @@ def build(champions: Champions) -> FastAPI:
         """200 once it has looked at the ledger or at the files of its last run."""
         content = {
             "status": "ok" if champions.ready else "starting",
-            "ledger": champions.ledger_trouble or "ok",
-            "pipelines": {name: _brief(champions, name) for name in champions.pipelines()},
+            "ledger": champions.ledger.brief(),
+            "registry": champions.registry.brief(),
+            "pipelines": {name: _brief(champions, capturing, name) for name in champions.pipelines()},
         }
         return JSONResponse(content, 200 if champions.ready else 503)
 
     @api.get("/models")
     def models() -> dict[str, Any]:
-        """What answers for each pipeline, and what was refused and why."""
-        return {name: _detail(champions, name) for name in champions.pipelines()}
+        """What answers for each pipeline, what does beside it or will next, and what was refused and why."""
+        return {name: _detail(champions, name) | _canary(canaries, name) for name in champions.pipelines()}
 
     @api.get("/metrics")
     def metrics() -> PlainTextResponse:
-        live = {
-            name: champion.entry.version for name in champions.pipelines() if (champion := champions.champion(name))
-        }
-        return PlainTextResponse(counters.text(live), media_type=CONTENT_TYPE)
+        return PlainTextResponse(counters.text(_gauges(champions, canaries)), media_type=CONTENT_TYPE)
 
-    @api.post("/invocations")
-    async def invocations(request: Request, pipeline: str = "") -> Response:
-        """Predictions for the rows of one request, all by one version."""
-        body = await request.body()
-        name = pipeline or request.headers.get("x-pipeline", "")
-        content_type = request.headers.get("content-type", "")
-        return await run_in_threadpool(_answer, champions, counters, name, body, content_type)
-
-    return api
+    invocations = Invocations(champions, canaries, capturing, counters, profile.serving)
+    api.router.routes.append(Route("/invocations", invocations, methods=["POST"]))
+    counters.look = partial(_seen, invocations)
+    token = profile.serving.token.get_secret_value()
+    return Guarded(api, token) if token else api
 
 
-def _answer(champions: Champions, counters: Counters, name: str, body: bytes, content_type: str) -> Response:
-    started = time.perf_counter()
-    try:
-        champion = _champion(champions, name)
-        name = champion.entry.pipeline
-        response = _predict(champion, body, content_type, counters)
-    except Refused as refused:
-        name = name if name in champions.pipelines() else ""  # a label per made-up name would grow without bound
-        response = JSONResponse({"detail": str(refused)}, refused.status)
-    except (DataError, Problems) as error:
-        response = JSONResponse({"detail": str(error)}, 400)
-    except ServiceError as error:  # a prediction without what should have been looked up would be a wrong one
-        response = JSONResponse({"detail": str(error)}, 503)
-    except AirworthyError as error:
-        log.exception("%s", name)
-        response = JSONResponse({"detail": str(error)}, 500)
-    counters.add("airworthy_requests", pipeline=name, status=str(response.status_code))
-    counters.add("airworthy_seconds", time.perf_counter() - started, pipeline=name)
-    return response
+async def _do_chores(counters: Counters) -> None:
+    """Tells the other workers what was counted, and ends this one when the process that started it is gone."""
+    starter, told = parent_process(), Watched("counts for the other workers")
+    while starter and os.getppid() == starter.pid:  # it may have gone before this one could look
+        try:
+            await run_in_threadpool(counters.publish)
+        except OSError as error:  # a full disk may pass, and an orphan must end all the same
+            told.saw(str(error))
+        else:
+            told.saw()
+        await asyncio.sleep(_CHORES)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _champion(champions: Champions, name: str) -> Champion:
-    """Returns the champion that answers this request from here to its end, whatever is swapped in meanwhile."""
-    known = champions.pipelines()
-    if not name:
-        if len(known) != 1:
-            given = ", ".join(known) or "none is declared"
-            raise Refused(400, f"request: pipeline: must name one of the pipelines ({given}). Use ?pipeline=<name>")
-        (name,) = known
-    if name not in known:
-        raise Refused(404, f"request: pipeline: must be one of {', '.join(known) or 'none yet'}. Got {name[:50]!r}")
-    champion = champions.champion(name)
-    if champion is None:
-        refusal = champions.refusal(name)
-        hint = f"version {refusal.entry.version} is not live: {refusal.reason}" if refusal else f"Run {name}.train"
-        raise Refused(503, f"{name}: has no champion yet. {hint}")
-    return champion
+def _seen(invocations: Invocations) -> dict[str, float]:
+    requests, size = invocations.held()
+    return {
+        "airworthy_workers": 1,
+        "airworthy_in_flight": requests,
+        "airworthy_held_bytes": size,
+        "airworthy_resident_bytes": resources.resident(),
+        "airworthy_cpu_seconds": time.process_time(),
+    }
 
 
-def _predict(champion: Champion, body: bytes, content_type: str, counters: Counters) -> JSONResponse:
-    entry, model = champion.entry, champion.model
-    booleans = [column.name for column in model.contract.inputs if column.type == "boolean"]
-    rows = read_rows(body, content_type, booleans)
-    rows = champion.lookups.fill(rows, counters)
-    rows = rows.assign(**dict.fromkeys(champion.optional - set(rows.columns)))
-    predictions = _as_json(model.predict_raw(rows), model.contract.classes)
-    counters.add("airworthy_rows", len(rows), pipeline=entry.pipeline, version=entry.version)
-    return JSONResponse(
-        {"predictions": predictions, "pipeline": entry.pipeline, "model_version": entry.version},
-        headers={"X-Model-Version": entry.version},
-    )
-
-
-def _as_json(prediction: np.ndarray, classes: tuple[str, ...]) -> list[Any]:
-    rows: list[Any] = prediction.tolist()
-    return rows if prediction.ndim == 1 else [dict(zip(classes, row, strict=True)) for row in rows]
+def _gauges(champions: Champions, canaries: Canaries) -> list[Gauge]:
+    found = [Gauge("airworthy_build", (("version", installed("airworthy")),), 1)]
+    for watched in (champions.ledger, champions.registry):
+        if watched.since is not None:
+            service = (("service", watched.name),)
+            down = (datetime.now(UTC) - watched.since).total_seconds() if watched.trouble else 0
+            found.append(Gauge("airworthy_up", service, not watched.trouble))
+            found.append(Gauge("airworthy_down_seconds", service, down))
+    for name in champions.pipelines():
+        of = (("pipeline", name),)
+        found.append(Gauge("airworthy_refused", of, champions.refusal(name) is not None))
+        if champion := champions.champion(name):
+            found.append(Gauge("airworthy_champion_since_timestamp_seconds", of, champion.since.timestamp()))
+            if champion.entry.as_of:
+                as_of = champion.entry.as_of.timestamp()
+                found.append(Gauge("airworthy_champion_as_of_timestamp_seconds", of, as_of))
+            labels = (("pipeline", name), ("version", champion.entry.version))
+            found.append(Gauge("airworthy_champion", labels, 1))
+            if split := canaries.split(champion):
+                labels = (("pipeline", name), ("version", split.entry.version))
+                found.append(Gauge("airworthy_canary_share", labels, split.entry.step.share))
+    return found
 
 
 def _inputs(champion: Champion) -> list[dict[str, Any]]:
@@ -145,19 +161,39 @@ def _inputs(champion: Champion) -> list[dict[str, Any]]:
     ]
 
 
-def _brief(champions: Champions, name: str) -> dict[str, Any]:
+def _brief(champions: Champions, capturing: Capturing, name: str) -> dict[str, Any]:
     champion, refusal = champions.champion(name), champions.refusal(name)
     refused = {"version": refusal.entry.version, "reason": refusal.reason} if refusal else None
-    return {"version": champion.entry.version if champion else None, "refused": refused}
+    version = champion.entry.version if champion else None
+    return {"version": version, "refused": refused, "captured": capturing.brief(name)}
 
 
 def _detail(champions: Champions, name: str) -> dict[str, Any]:
     champion, refusal = champions.champion(name), champions.refusal(name)
-    detail: dict[str, Any] = {"version": None, "refused": None}
+    detail: dict[str, Any] = {"version": None, "next": None, "refused": None}
     if champion:
         fields = champion.entry.model_dump(mode="json", include={"version", "sequence", "model_id", "digest", "as_of"})
         detail |= {**fields, "since": champion.since.isoformat(), "inputs": _inputs(champion)}
+    if announced := champions.announced(name):
+        detail["next"] = announced.entry.model_dump(mode="json", include={"version", "sequence", "digest"})
     if refusal:
         refused = refusal.entry.model_dump(mode="json", include={"version", "sequence"})
         detail["refused"] = {**refused, "reason": refusal.reason, "final": refusal.final, "attempts": refusal.attempts}
     return detail
+
+
+def _canary(canaries: Canaries, name: str) -> dict[str, Any]:
+    """Returns what answers beside the champion, and what became of its requests; nothing if no canary runs."""
+    running, refusal = canaries.running(name), canaries.refusal(name)
+    detail: dict[str, Any] = {}
+    if running:
+        entry, step = running.entry, running.entry.step
+        counts, seconds = running.lane.told()
+        detail = entry.model_dump(mode="json", include={"version", "sequence", "digest"})
+        detail |= {"began": entry.began, "share": step.share, "shadow": step.shadow, "key": list(running.key)}
+        detail |= {"counts": counts, "seconds": seconds, "alarm": running.lane.alarm}
+    if refusal:
+        refused = refusal.entry.model_dump(mode="json", include={"version", "sequence"})
+        detail["refused"] = {**refused, "reason": refusal.reason, "final": refusal.final}
+        detail["began"] = refusal.entry.began
+    return {"canary": detail} if detail else {}

@@ -4,48 +4,56 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from airworthy.config import Pipeline, load_pipeline
 from airworthy.errors import AirworthyError, ServiceError
 from airworthy.ledger import Entry, Ledger
-from airworthy.model_files import REQUESTS, LoadedModel, digest_of, load_model
-from airworthy.pages import write_whole
+from airworthy.model_files import REQUESTS, LoadedModel, load_model
 from airworthy.profile import Profile, pipelines_dir
 from airworthy.registry import Registry
-from airworthy.serving.check import check_in_fresh_process, require_same_answers
+from airworthy.serving.agreement import Agreement
+from airworthy.serving.check import require_same_answers
 from airworthy.serving.feature_code import with_own_feature_code
+from airworthy.serving.kept_files import KeptFiles
 from airworthy.serving.lookup import Lookups
+from airworthy.serving.trouble import Watched, keep_asking
 
-LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 30.0
+_ASK_LESS = 10  # the registry is needed for a new champion only
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Champion:
-    """A loaded model and the ledger entry that made it champion; never changed, only replaced.
+    """A loaded model and the ledger entry that made it champion, or a canary; never changed, only replaced.
 
     Attributes:
+        pipeline: As its file was when the model was loaded.
         lookups: What fills in the columns of views.
         optional: The key columns a request may leave out, because no prediction depends on them.
     """
 
     entry: Entry
+    pipeline: Pipeline
     model: LoadedModel
     lookups: Lookups
     optional: frozenset[str]
     since: datetime
+
+    @property
+    def may_lack(self) -> frozenset[str]:
+        """The columns that a request may leave out, because nothing depends on them or they are looked up."""
+        return self.optional.union(*(lookup.columns for lookup in self.model.contract.lookups))
 
 
 @dataclass(frozen=True)
@@ -63,60 +71,100 @@ class Refusal:
     attempts: int = 1
     retry_at: float = 0.0
 
+    @classmethod
+    def after(cls, error: Exception, entry: Entry, before: Refusal | None) -> Self:
+        """Returns why an entry's model does not answer: a service or a disk may come back, all else is final.
 
-class Remembered(BaseModel):
-    """What a restart needs when neither the ledger nor MLflow answers: one file per pipeline."""
+        Args:
+            error: What was raised when it was to be loaded.
+            entry: The entry.
+            before: What the last attempt at one of the pipeline came to; None if it went well.
+        """
+        attempts = before.attempts + 1 if before and before.entry.sequence == entry.sequence else 1
+        if isinstance(error, ServiceError | OSError):
+            pause = min(_LONGEST_PAUSE, 2.0 ** (attempts - 1))
+            return cls(entry, str(error), False, attempts, time.monotonic() + pause)
+        if isinstance(error, AirworthyError):
+            return cls(entry, str(error), True, attempts)
+        log.error("%s: version %s", entry.pipeline, entry.version, exc_info=error)
+        return cls(entry, f"{type(error).__name__}: {error}", True, attempts)
 
-    model_config = ConfigDict(frozen=True)
-
-    champion: Entry
-    previous: str | None
+    def is_due(self, entry: Entry) -> bool:
+        """Whether an entry of the pipeline is to be tried now: another one than this, or this one again."""
+        return self.entry.sequence != entry.sequence or (not self.final and time.monotonic() >= self.retry_at)
 
 
 class Champions:
     """The champion of every pipeline, kept up to date by one thread.
 
     Readers take a `Champion` once per request; replacing it is one assignment, so a request is answered by one
-    version from start to end and none is lost.
+    version from start to end and none is lost. A new champion is announced, by this worker and all others, before
+    any of them answers by it.
 
     Args:
-        folder: Holds `<pipeline>/<digest>/` with model files. A folder gets that name only after its files were
-            proven in a fresh process, so what is there may be loaded.
+        folder: Holds `<pipeline>/<digest>/` with model files, and what is remembered of the last run.
+        agreement: What the workers of this service decide together.
         poll: Seconds between two looks at the ledger.
+
+    Attributes:
+        files: Of all models that this machine answers by.
     """
 
-    def __init__(self, profile: Profile, folder: Path, poll: float) -> None:
+    def __init__(self, profile: Profile, folder: Path, agreement: Agreement, poll: float) -> None:
         self._ledger = Ledger(profile.ledger_url)
         self._registry = Registry(profile)
-        self._folder = folder
+        self.files = KeptFiles(folder, self._registry)
+        self.agreement = agreement
         self._poll = poll
-        self._live: dict[str, Champion] = {}
+        self._held: dict[str, dict[int, Champion]] = {}  # by sequence: the one that answers, and the one to come
+        self._newest: dict[str, int] = {}
         self._refused: dict[str, Refusal] = {}
         self._previous: dict[str, str | None] = {}
+        self._pruned: dict[str, int] = {}
+        self._names = _declared()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="follow-ledger", daemon=True)
+        self._threads: list[threading.Thread] = []
         self.ready = False
-        self.ledger_trouble = ""
+        self.ledger, self.registry = Watched("ledger"), Watched("registry")
 
     def start(self) -> None:
-        self._thread.start()
+        """Returns once the champions of the last run answer; the ledger is followed from here on."""
+        self.agreement.join()
+        self._restore()
+        follow = threading.Thread(target=self._follow, name="follow-ledger", daemon=True)
+        follow.start()
+        ask = partial(self._registry.require_answer, timeout=3)
+        self._threads = [follow, keep_asking(self.registry, ask, _ASK_LESS * self._poll, self._stop)]
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(timeout=5)
+        for thread in self._threads:
+            thread.join(timeout=5)
 
     def champion(self, pipeline: str) -> Champion | None:
-        return self._live.get(pipeline)
+        """Returns the champion that all workers agreed to answer by; None if there is none."""
+        while sequence := self.agreement.agreed(pipeline):
+            if found := self._held.get(pipeline, {}).get(sequence):
+                return found
+            if self.agreement.agreed(pipeline) == sequence:
+                break
+        return None
+
+    def announced(self, pipeline: str) -> Champion | None:
+        """Returns the champion that is to answer next, as soon as every worker can answer by it."""
+        newest = self._newest.get(pipeline, 0)
+        if newest == self.agreement.agreed(pipeline):
+            return None
+        return self._held.get(pipeline, {}).get(newest)
 
     def refusal(self, pipeline: str) -> Refusal | None:
         return self._refused.get(pipeline)
 
     def pipelines(self) -> list[str]:
-        """Returns the declared pipelines and those that still answer, sorted."""
-        return sorted({file.stem for file in pipelines_dir().glob("*.yaml")} | set(self._live))
+        """Returns the declared pipelines and those that still answer, sorted, as of the last look."""
+        return self._names
 
     def _follow(self) -> None:
-        self._restore()
         while not self._stop.is_set():
             trouble = ""
             try:
@@ -125,123 +173,114 @@ class Champions:
                 trouble = str(error)
             except Exception as error:  # whatever happened, the champions go on answering and the ledger is read again
                 trouble = f"{type(error).__name__}: {error}"
-                if trouble != self.ledger_trouble:
+                if trouble != self.ledger.trouble:
                     log.exception("Could not follow the ledger")
-            if trouble != self.ledger_trouble:
-                log.warning("ledger: %s", trouble or "answers again")
-                self.ledger_trouble = trouble
+            self.ledger.saw(trouble)
             self.ready = True
             self._stop.wait(self._poll)
 
     def _look(self) -> None:
-        for pipeline in self.pipelines():
+        self._names = sorted({*_declared(), *self._held})
+        for pipeline in self._names:
             entry = self._ledger.champion(pipeline)
             if entry is None:
                 self._withdraw(pipeline)
             elif self._is_due(entry):
                 self._attempt(entry)
+            self._settle(pipeline)
 
     def _is_due(self, entry: Entry) -> bool:
-        live, refused = self._live.get(entry.pipeline), self._refused.get(entry.pipeline)
-        if live and live.entry.sequence == entry.sequence and refused is None:
+        refused = self._refused.get(entry.pipeline)
+        if self._newest.get(entry.pipeline) == entry.sequence and refused is None:
             return False
-        if refused and refused.entry.sequence == entry.sequence:
-            return not refused.final and time.monotonic() >= refused.retry_at
-        return True
+        return refused is None or refused.is_due(entry)
 
     def _attempt(self, entry: Entry) -> None:
-        """Leaves the entry's model live; on any failure the one that answers keeps answering."""
-        before = self._refused.get(entry.pipeline)
-        attempts = before.attempts + 1 if before and before.entry.sequence == entry.sequence else 1
+        """Leaves the entry's model ready to answer; on any failure the one that answers keeps answering."""
         try:
-            self._go_live(entry)
-        except (ServiceError, OSError) as error:
-            pause = min(LONGEST_PAUSE, 2.0 ** (attempts - 1))
-            refusal = Refusal(entry, str(error), False, attempts, time.monotonic() + pause)
-        except AirworthyError as error:
-            refusal = Refusal(entry, str(error), True, attempts)
+            self._hold(self._made(entry))
         except Exception as error:  # whatever a model file or a user's function does, the old version must go on
-            log.exception("%s: version %s", entry.pipeline, entry.version)
-            refusal = Refusal(entry, f"{type(error).__name__}: {error}", True, attempts)
+            refusal = Refusal.after(error, entry, self._refused.get(entry.pipeline))
+            self._refused[entry.pipeline] = refusal
+            log.warning("%s: version %s is not live: %s", entry.pipeline, entry.version, refusal.reason)
         else:
-            return
-        self._refused[entry.pipeline] = refusal
-        log.warning("%s: version %s is not live: %s", entry.pipeline, entry.version, refusal.reason)
+            self._refused.pop(entry.pipeline, None)
 
-    def _go_live(self, entry: Entry) -> None:
-        live = self._live.get(entry.pipeline)
+    def _made(self, entry: Entry) -> Champion:
+        live = self.champion(entry.pipeline)
         if live and live.entry.digest == entry.digest:
-            champion = replace(live, entry=entry)
-        else:
-            pipeline = load_pipeline(pipelines_dir() / f"{entry.pipeline}.yaml")
-            champion = _load(entry, self._fetch(entry, pipeline), pipeline)
-            if live:
-                self._previous[entry.pipeline] = live.entry.digest
-        self._refused.pop(entry.pipeline, None)
-        self._live[entry.pipeline] = champion
-        log.info("%s: version %s is live", entry.pipeline, entry.version)
-        self._remember(entry)
-        self._prune(entry)
+            return replace(live, entry=entry)
+        pipeline = load_pipeline(pipelines_dir() / f"{entry.pipeline}.yaml")
+        with self.files.changing(entry.pipeline):
+            champion = load(entry, self.files.fetch(entry, pipeline), pipeline)
+        if live:
+            self._previous[entry.pipeline] = live.entry.digest
+        return champion
 
-    def _fetch(self, entry: Entry, pipeline: Pipeline) -> Path:
-        """Returns the folder with the entry's files, proven in a fresh process."""
-        folder = self._folder / entry.pipeline / entry.digest
-        if folder.exists() and digest_of(folder) == entry.digest:
-            return folder
-        shutil.rmtree(folder, ignore_errors=True)  # damaged since it was proven
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder.parent) as incoming:
-            files = self._registry.download(entry.model_id, Path(incoming) / "model")
-            require_same_answers(pipeline, check_in_fresh_process(files, entry.digest, pipeline.name))
-            files.rename(folder)
-        return folder
+    def _hold(self, champion: Champion) -> None:
+        """Announces a champion; from here on the other workers may count on its being answered by."""
+        entry, live = champion.entry, self.champion(champion.entry.pipeline)
+        held = {live.entry.sequence: live} if live else {}
+        self._held[entry.pipeline] = {**held, entry.sequence: champion}
+        self._newest[entry.pipeline] = entry.sequence
+        self.agreement.offer(entry.pipeline, entry.sequence)
+
+    def _settle(self, pipeline: str) -> None:
+        """Leaves the newest champion answering once every worker can; those before it are forgotten then."""
+        newest, held = self._newest.get(pipeline, 0), self._held.get(pipeline, {})
+        if not self.agreement.settle(pipeline, partial(self._record, pipeline, newest)):
+            return
+        if held and [*held] != [newest]:
+            self._held[pipeline] = {newest: held[newest]} if newest else {}
+        if newest and self._pruned.get(pipeline) != newest:
+            log.info("%s: version %s is live", pipeline, held[newest].entry.version)
+            with self.files.changing(pipeline):
+                self.files.prune(pipeline, {held[newest].entry.digest, self._previous.get(pipeline)})
+            self._pruned[pipeline] = newest
+
+    def _record(self, pipeline: str, newest: int) -> None:
+        if newest:
+            self.files.remember(self._held[pipeline][newest].entry, self._previous.get(pipeline))
+        else:
+            self.files.forget(pipeline)
 
     def _withdraw(self, pipeline: str) -> None:
         self._refused.pop(pipeline, None)
-        if self._live.pop(pipeline, None):
-            self._memory(pipeline).unlink(missing_ok=True)
+        if self._newest.get(pipeline):
             log.warning("%s: the ledger has no champion any more; it answers no requests", pipeline)
-
-    def _memory(self, pipeline: str) -> Path:
-        return self._folder / pipeline / "champion.json"
-
-    def _remember(self, entry: Entry) -> None:
-        remembered = Remembered(champion=entry, previous=self._previous.get(entry.pipeline))
-        write_whole(self._memory(entry.pipeline), remembered.model_dump_json(indent=1))
-
-    def _remembered(self) -> Iterator[Remembered]:
-        for file in sorted(self._folder.glob("*/champion.json")):
-            try:
-                yield Remembered.model_validate_json(file.read_text())
-            except (OSError, ValidationError) as error:
-                log.warning("%s cannot be read and is ignored: %s", file, error)
+        self._newest[pipeline] = 0
+        self.agreement.offer(pipeline, 0)
 
     def _restore(self) -> None:
         """Leaves the champions of the last run live, so that this one answers without ledger and MLflow."""
-        for remembered in self._remembered():
+        for remembered in self.files.remembered():
             entry = remembered.champion
             self._previous[entry.pipeline] = remembered.previous
-            folder = self._folder / entry.pipeline / entry.digest
             try:
                 pipeline = load_pipeline(pipelines_dir() / f"{entry.pipeline}.yaml")
-                self._live[entry.pipeline] = _load(entry, folder, pipeline)
+                self._hold(load(entry, self.files.folder(entry), pipeline))
+                self._settle(entry.pipeline)
             except Exception as error:  # the ledger's champion is fetched anew in the next moment
                 log.warning("%s: version %s could not be restored: %s", entry.pipeline, entry.version, error)
             else:
                 log.info("%s: version %s is live, restored from its files", entry.pipeline, entry.version)
 
-    def _prune(self, entry: Entry) -> None:
-        keep = {entry.digest, self._previous.get(entry.pipeline), "champion.json"}
-        for path in (self._folder / entry.pipeline).iterdir():
-            if path.name not in keep:
-                shutil.rmtree(path, ignore_errors=True)
+
+def _declared() -> list[str]:
+    return sorted(file.stem for file in pipelines_dir().glob("*.yaml"))
 
 
-def _load(entry: Entry, folder: Path, pipeline: Pipeline) -> Champion:
+def load(entry: Entry, folder: Path, pipeline: Pipeline) -> Champion:
+    """Returns the model of proven files, loaded, replayed and so warmed.
+
+    Raises:
+        ModelError: The files are not the ones of the entry, or do not answer as recorded.
+    """
     model = load_model(folder, digest=entry.digest, pipeline=with_own_feature_code(pipeline))
-    require_same_answers(pipeline, model.replay())  # also warms what the first request would wait for
+    # A fresh process asked more; this warms what the first request would wait for, and holds others up for less.
+    require_same_answers(pipeline, model.replay(alone=1))
     optional = frozenset(column for column in pipeline.key if _is_optional(model, column))
-    return Champion(entry, model, Lookups(pipeline, model.contract), optional, datetime.now(UTC))
+    return Champion(entry, pipeline, model, Lookups(pipeline, model.contract), optional, datetime.now(UTC))
 
 
 def _is_optional(model: LoadedModel, column: str) -> bool:

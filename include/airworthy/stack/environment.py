@@ -116,7 +116,7 @@ def _airflow_sections(state: State, ports: Ports) -> dict[str, dict[str, object]
             "execution_api_server_url": f"{url}/execution/",
             "dag_run_conf_overrides_params": True,  # REST and UI set typed params through conf
             "auth_manager": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
-            "simple_auth_manager_users": "admin:admin",
+            "simple_auth_manager_users": ",".join(["admin:admin", *_users()]),
             "simple_auth_manager_passwords_file": state.passwords,
         },
         # A worker takes this long to see that its task has ended; until then a skip is not recorded, its slot not free.
@@ -138,3 +138,9 @@ def _airflow_sections(state: State, ports: Ports) -> dict[str, dict[str, object]
         "logging": {"base_log_folder": state.logs / "tasks"},
         "usage_data_collection": {"enabled": False},
     }
+
+
+def _users() -> list[str]:
+    """Returns the users besides `admin`, as AIRWORTHY_USERS names them: `alice,bob:viewer`."""
+    named = [user.strip() for user in os.environ.get("AIRWORTHY_USERS", "").split(",")]
+    return [user if ":" in user else f"{user}:user" for user in named if user]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import threading
@@ -23,7 +22,7 @@ from airworthy.stack.health import bring_up
 from airworthy.stack.manager import Manager, forget, launch, new_socket
 from airworthy.stack.ports import HOST, Ports, free_ports, require_free
 from airworthy.stack.programs import programs
-from airworthy.stack.state import Running, State, write_private
+from airworthy.stack.state import Running, State
 
 Say = Callable[[str], None]
 
@@ -158,7 +157,7 @@ def _start(state: State, config: Path, ports: Ports, extra: dict[str, str], say:
     socket = new_socket()
     state.running = Running(socket=socket, config=config, ports=ports, extra=extra)
     stack = _stack(state, state.running)
-    write_private(state.passwords, json.dumps({"admin": stack.password}))
+    state.admit([user.partition(":")[0] for user in stack.environment[_USERS].split(",")])
     postgres.prepare(state, ports)
     versions = {database: version(package) for database, package in _SCHEMAS.items()}
     declared = programs(state, ports, _stale(state, versions))
@@ -174,6 +173,7 @@ def _stack(state: State, running: Running) -> Stack:
     return Stack(state.home, running.ports, state.secrets().admin, environment)
 
 
+_USERS = "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"
 _SCHEMAS = {"airflow": "apache-airflow-core", "mlflow": "mlflow"}
 
 

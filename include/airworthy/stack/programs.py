@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -60,7 +61,7 @@ def programs(state: State, ports: Ports, stale: frozenset[str] = frozenset()) ->
         *upgrades,
         *airflow,
         Program("mlflow", mlflow, after("mlflow"), _on(ports.mlflow, "/health"), url=_url(ports.mlflow)),
-        Program("serving", serving, ("postgres",), _on(ports.serving, "/ping"), url=_url(ports.serving)),
+        Program("serving", serving, ("postgres",), _on(ports.serving, "/ping", _token()), url=_url(ports.serving)),
     )
 
 
@@ -105,8 +106,13 @@ def _url(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
-def _on(port: int, path: str) -> Health:
-    return lambda _: _answers(port, path) is not None
+def _token() -> dict[str, str]:
+    token = os.environ.get("AIRWORTHY_SERVING_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _on(port: int, path: str, headers: Mapping[str, str] | None = None) -> Health:
+    return lambda _: _answers(port, path, headers) is not None
 
 
 def _upgrade(database: str, ports: Ports) -> Program:
@@ -145,11 +151,11 @@ def _beats(port: int, component: str, since: datetime) -> bool:
     return seen.get("status") == "healthy" and beat is not None and datetime.fromisoformat(beat).astimezone(UTC) > since
 
 
-def _answers(port: int, path: str) -> bytes | None:
+def _answers(port: int, path: str, headers: Mapping[str, str] | None = None) -> bytes | None:
     # http.client, because it never asks a proxy about this machine's own addresses
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException):

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -83,6 +83,12 @@ class State:
         if not file.exists():
             write_private(file, Secrets.generate().model_dump_json(indent=1))
         return Secrets.model_validate_json(file.read_text())
+
+    def admit(self, users: Sequence[str]) -> None:
+        """Leaves a password for each user of Airflow, the one they had before if any."""
+        known = json.loads(self.passwords.read_text()) if self.passwords.exists() else {}
+        made = {user: known.get(user) or secrets.token_urlsafe(12) for user in users}
+        write_private(self.passwords, json.dumps({**made, "admin": self.secrets().admin}))
 
     @property
     def running(self) -> Running | None:

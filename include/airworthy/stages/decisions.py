@@ -61,4 +61,4 @@ def record(store: Store, partition: Partition, decision: Decision) -> None:
     if decision in on_record(store, partition.key):
         return
     row = pd.DataFrame([decision.model_dump(exclude={"partition"})])
-    store.append(DECISIONS, partition, normal(DECISIONS, from_frame(DECISIONS, row)))
+    store.append(DECISIONS, partition.key, normal(DECISIONS, from_frame(DECISIONS, row)))

@@ -14,6 +14,7 @@ import pyarrow as pa
 from airworthy.config import Pipeline, Strict
 from airworthy.content import PARTITION
 from airworthy.errors import DataError
+from airworthy.markdown import safe, table
 from airworthy.masking import MASK, masked_errors
 from airworthy.partitions import Partition, utc
 from airworthy.stages.decisions import RELEASE, REPAIR, Decision, on_record, record
@@ -34,8 +35,6 @@ from airworthy.user_code import digest
 
 SAMPLE = 10
 COLUMNS = 12
-
-_MARKDOWN = re.compile(r"([\\`*\[\]<>|~&]|:(?=//))")
 
 
 class Question(Strict):
@@ -177,19 +176,19 @@ def describe(pipeline: Pipeline, asked: Question, store: Store, page: str) -> st
     """
     head, *rows = sample(pipeline, _rows(pipeline, asked.raw, store)[0], SAMPLE)
     wait = "wait for a decision" if asked.waiting else "are decided about; a new decision takes the place of the last"
-    before = "".join(f"- {_safe(str(one))}\n" for one in asked.before)
+    before = "".join(f"- {safe(str(one))}\n" for one in asked.before)
     return "\n".join(
         [
             f"**{asked.rows} of {asked.raw.rows} rows** of version {asked.raw.version} of `{RAW}` {wait}. "
             f"[Validation result]({page})\n",
-            _table(
+            table(
                 ["expectation", "with", "rows that fail it"],
                 ((one, _settings(pipeline, one), n) for one, n in asked.reasons),
             ),
             *(["Decided before:\n", before] if before else []),
             *_meanings(pipeline),
             f"\n{len(rows)} of these rows:\n",
-            _table(head, rows),
+            table(head, rows),
         ]
     )
 
@@ -250,16 +249,6 @@ def _newest_raw(store: Store, partition: Partition) -> TableRef:
         hint = "It was written by an older Airworthy; ingest it again"
         raise DataError(f"{RAW}[{partition.key}]", "must be in the history of its table", hint=hint)
     return TableRef(**write.model_dump(include=set(TableRef.model_fields)), changed=False)
-
-
-def _table(head: list[str], rows: Any) -> str:
-    lines = [head, ["---"] * len(head), *([_safe(str(cell)) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _safe(text: str) -> str:
-    """Returns text that Markdown shows as it is: a cell may hold anything, also an image's address."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def _text(value: Any, limit: int = 60) -> str:

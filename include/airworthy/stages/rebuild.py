@@ -1,10 +1,17 @@
-"""Rebuild: a model trained once more from what its run has on record, and how the result differs."""
+"""Rebuild: a model trained once more from what its run has on record, and how the result differs.
+
+What must come out bit by bit are the files that serving and monitoring read (`model_files.files_of`). MLflow's own
+files beside them name the run and the moment, so they never do.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import random
 import tempfile
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -14,19 +21,27 @@ from pydantic import ValidationError
 
 from airworthy.config import Pipeline, Strict, load_pipeline
 from airworthy.content import digest
-from airworthy.errors import AirworthyError, DataError, ModelError, Problems
+from airworthy.errors import AirworthyError, DataError, ModelError, Problems, ServiceError
 from airworthy.explain import explain
 from airworthy.features import features_digest
+from airworthy.ledger import Ledger
 from airworthy.lineage import FEATURES, RAW, Lineage, lineages, of_version
 from airworthy.lineage.tables import name
-from airworthy.model_files import CONTRACT, REFERENCE, REQUESTS, LoadedModel, load_model
+from airworthy.model_files import CONTRACT, LoadedModel, files_of, load_model
 from airworthy.profile import Profile, load_profile, pipelines_dir
 from airworthy.provenance import code_version, environment
 from airworthy.registry import DECLARATION, Challenger, Registry
+from airworthy.searches import begun_with
+from airworthy.stages.study import Study
 from airworthy.stages.train import make, training_key
 from airworthy.stages.training_data import TrainingData, read_training_data
 from airworthy.store import Store, Write
+from airworthy.training_runs import TrainingRuns
 
+log = logging.getLogger(__name__)
+
+TAG = "rebuild"
+_UNEXPLAINED = "nothing that is on record: training this model does not give the same files twice"
 _REMOVED = "Files of old versions were removed or changed, e.g. by VACUUM; restore them from a backup"
 
 
@@ -37,6 +52,7 @@ class Rebuild(Strict):
         folder: Where its files are.
         digest: Of the files.
         recorded: What the training run recorded.
+        files: Each file, and whether it is identical to the recorded one; none if those are lost.
         differences: What is not as it was, e.g. a library's version; they may or may not matter to the model.
         notes: What changed since, but was not used.
         requests: How many recorded requests the rebuilt model answered.
@@ -48,6 +64,7 @@ class Rebuild(Strict):
     rows: int
     digest: str
     recorded: str
+    files: dict[str, bool]
     differences: tuple[str, ...]
     notes: tuple[str, ...]
     requests: int
@@ -78,6 +95,9 @@ def rebuild(pipeline: Pipeline, lineage: Lineage, profile: Profile, folder: Path
     """
     if folder.exists():
         raise ModelError(str(folder), "must not exist yet, because the model's files go there")
+    if source := lineage.run.source:
+        hint = f"It is {source}: rebuild it there, where the rows are that it was trained on"
+        raise ModelError(f"run {lineage.run.run_id}", "must have been trained here", "an imported model", hint)
     registry, store = Registry(profile), Store(profile.store_uri, pipeline.name)
     challenger = registry.challenger(lineage.run.run_id)
     declared, notes = _declared(pipeline, registry, lineage.run.run_id)
@@ -86,15 +106,17 @@ def rebuild(pipeline: Pipeline, lineage: Lineage, profile: Profile, folder: Path
         recorded, lost = _recorded(declared, challenger, registry, Path(downloads))
         params = recorded.contract.params if recorded else None
         try:
-            made = make(declared, challenger.as_of, data, store, folder, params=params)
+            study = Study(warm=begun_with(lineage.run.tags))
+            made = make(declared, challenger.as_of, data, store, folder, params=params, study=study)
         except (OSError, pa.ArrowException, DataError) as error:
             if isinstance(error, DataError) and error.where != RAW:
                 raise
             raise DataError(RAW, "must still hold what the features were made from", str(error), _REMOVED) from None
         again = load_model(folder, digest=made.digest, pipeline=declared)
         differences = [*lost, *_differences(declared, lineage, challenger, data, registry)]
-        if recorded and made.digest != challenger.digest:
-            differences += _file_differences(recorded, again)
+        files = _compared(recorded, again) if recorded else {}
+        if recorded and not all(files.values()):
+            differences = [*(differences or [_UNEXPLAINED]), *_contract_differences(recorded, again)]
         answers = again.replay(recorded.folder) if recorded else None
     return Rebuild(
         run_id=challenger.run_id,
@@ -102,6 +124,7 @@ def rebuild(pipeline: Pipeline, lineage: Lineage, profile: Profile, folder: Path
         rows=data.features.rows,
         digest=made.digest,
         recorded=challenger.digest,
+        files=files,
         differences=tuple(differences),
         notes=tuple(notes),
         requests=answers.requests if answers else 0,
@@ -181,6 +204,8 @@ def _differences(
     then, now = tags["features.function_digest"], features_digest(pipeline)
     if then != now:
         yield f"the module of {pipeline.features}: SHA-256 {now[:12]}, recorded {then[:12]}"
+    elif tags.get("model.code", "") != (now := pipeline.model.code()):
+        yield f"the module of the model's class: SHA-256 {now[:12]}, recorded {tags.get('model.code', '')[:12]}"
     elif training_key(pipeline, challenger.as_of, challenger.features.digest) != challenger.training_key:
         yield f"{DECLARATION}: not the declaration that the run was trained by"
     if tags.get("code", "") != (code := code_version()):
@@ -193,11 +218,13 @@ def _differences(
             yield f"{library}: {now}, recorded {then}"
 
 
-def _file_differences(recorded: LoadedModel, again: LoadedModel) -> Iterator[str]:
-    """Yields which files differ, and of the contract which fields."""
-    for file in (recorded.contract.file, REQUESTS, REFERENCE):
-        if _sha256(recorded.folder / file) != _sha256(again.folder / file):
-            yield f"{file}: not the recorded content"
+def _compared(recorded: LoadedModel, again: LoadedModel) -> dict[str, bool]:
+    """Returns each file of the rebuilt model, and whether the recorded one is the same bit by bit."""
+    files = sorted({*files_of(recorded.folder), *files_of(again.folder)})
+    return {name: _sha256(recorded.folder / name) == _sha256(again.folder / name) for name in files}
+
+
+def _contract_differences(recorded: LoadedModel, again: LoadedModel) -> Iterator[str]:
     then, now = (one.contract.model_dump(mode="json") for one in (recorded, again))
     for field in now:
         if then.get(field) != now[field]:
@@ -205,6 +232,8 @@ def _file_differences(recorded: LoadedModel, again: LoadedModel) -> Iterator[str
 
 
 def _sha256(file: Path) -> str:
+    if not file.exists():
+        return ""
     with file.open("rb") as opened:
         return file_digest(opened, "sha256").hexdigest()
 
@@ -214,18 +243,86 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
-def run(pipeline: str, environment: Mapping[str, str], version: str, folder: Path) -> bool:
-    """Prints how the rebuilt model differs; returns whether it is identical."""
+def past_champion(pipeline: Pipeline, profile: Profile, moment: datetime, version: str | None = None) -> Lineage | None:
+    """Returns the version that is named, or a random one that had been champion at a moment; None if none had.
+
+    The moment is the seed, so that asking again, whatever was promoted meanwhile, gives the same version.
+
+    Raises:
+        ModelError: There is no such version.
+        ServiceError: MLflow or the ledger does not answer.
+    """
+    found = lineages(pipeline, profile)
+    if version is not None:
+        return of_version(found, version)
+    own = {name for lineage in found if not lineage.run.source for name in lineage.run.versions}
+    entries = Ledger(profile.ledger_url).entries(pipeline.name)
+    known = sorted({entry.version for entry in entries if entry.promotes and entry.at <= moment} & own, key=int)
+    if not known:
+        return None
+    chosen = random.Random(moment.isoformat()).choice(known)
+    log.info("Of the champions %s, version %s is built again", ", ".join(known), chosen)
+    return of_version(found, chosen)
+
+
+def require_identical(pipeline: Pipeline, lineage: Lineage, profile: Profile) -> Rebuild:
+    """Returns the rebuild once run and version have it on record as their tag `rebuild`.
+
+    Raises:
+        ModelError: The files are not identical; what differs is the hint.
+        AirworthyError: The model cannot be built again.
+    """
+    where = f"{pipeline.name}: {name(lineage)}"
+
+    def on_record(outcome: str) -> None:
+        TrainingRuns(profile).mark(pipeline.name, lineage.run, TAG, f"{outcome} {datetime.now(UTC):%Y-%m-%d}")
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found = rebuild(pipeline, lineage, profile, Path(folder, "model"))
+    except ServiceError:
+        raise  # it says nothing about the model, and may answer the next time
+    except AirworthyError as error:
+        on_record(f"impossible: {str(error).splitlines()[0]}")
+        raise
+    for line in told(found):
+        log.info("%s", line)
+    if not found.identical:
+        differ = ", ".join(file for file, same in found.files.items() if not same)
+        on_record(f"not identical ({differ or 'the recorded files are lost'})")
+        hint = f"Other files: {differ or 'not known'}. Not as it was: {'; '.join(found.differences)}"
+        raise ModelError(where, f"must be built again as it was, {found.recorded[:12]}…", f"{found.digest[:12]}…", hint)
+    on_record("identical")
+    return found
+
+
+def told(found: Rebuild) -> Iterator[str]:
+    """Yields what there is to say of a rebuild, line by line."""
+    yield f"{'identical' if found.identical else 'not identical'}: {found.digest}, recorded {found.recorded}"
+    for file, same in found.files.items():
+        yield f"  {file}: {'identical' if same else 'not the recorded content'}"
+    if found.largest_difference is not None:
+        yield f"{found.requests} recorded requests: largest difference {found.largest_difference:g}"
+    for heading, lines in (("not as it was", found.differences), ("not used", found.notes)):
+        yield from (f"{heading}: {line}" for line in lines)
+
+
+def run(pipeline: str, environment: Mapping[str, str], version: str, folder: Path | None) -> bool:
+    """Prints how the rebuilt model differs; returns whether it is identical.
+
+    Args:
+        pipeline: The pipeline's name.
+        environment: Where the services are.
+        version: Of the model.
+        folder: Gets the files, and must not exist yet; None keeps none.
+    """
     profile = load_profile(environment)
     declared = load_pipeline(pipelines_dir() / f"{pipeline}.yaml")
     lineage = of_version(lineages(declared, profile), version)
-    found = rebuild(declared, lineage, profile, folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = rebuild(declared, lineage, profile, folder or Path(scratch, "model"))
     print(f"{pipeline} {name(lineage)}, as of {lineage.run.as_of:%Y-%m-%d}")
-    print(f"trained on {found.rows} rows of {FEATURES} at version {lineage.run.features_version}, into {folder}")
-    print(f"{'identical' if found.identical else 'not identical'}: {found.digest}, recorded {found.recorded}")
-    if found.largest_difference is not None:
-        print(f"{found.requests} recorded requests: largest difference {found.largest_difference:g}")
-    for heading, told in (("not as it was", found.differences), ("not used", found.notes)):
-        for line in told:
-            print(f"{heading}: {line}")
+    kept = f", into {folder}" if folder else ""
+    print(f"trained on {found.rows} rows of {FEATURES} at version {lineage.run.features_version}{kept}")
+    print("\n".join(told(found)))
     return found.identical

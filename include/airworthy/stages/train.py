@@ -7,7 +7,8 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from airworthy.concept import Calibration, outcomes
 from airworthy.config import Pipeline
 from airworthy.encoding import (
     Encoder,
@@ -31,15 +33,21 @@ from airworthy.errors import TrainError
 from airworthy.features import features_digest
 from airworthy.lineage import FEATURES
 from airworthy.metrics import score_all
+from airworthy.mlflow_server import BACKTEST
 from airworthy.model_files import Contract, Lookup, write_model
 from airworthy.models import Fitted
 from airworthy.partitions import utc
 from airworthy.profile import Profile
+from airworthy.reference import Reference
 from airworthy.registry import Challenger, Registry, Training
-from airworthy.stages.training_data import TrainingData, feature_columns, read_raw, read_training_data
-from airworthy.stages.tuning import search
+from airworthy.resources import Meter
+from airworthy.searches import BEST, SPACE, WARM, Trial, running
+from airworthy.stages.study import Study, open_study, space_digest
+from airworthy.stages.training_data import TrainingData, feature_columns, read_raw, read_training_data, row_weights
+from airworthy.stages.tuning import Search, search
 from airworthy.stages.view_join import joined_as_processed
 from airworthy.store import Store
+from airworthy.tuning_page import tuning_page
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +56,12 @@ _REFERENCE_ROWS = 20_000
 
 
 def train(
-    pipeline: Pipeline, as_of: datetime, profile: Profile, *, tags: Mapping[str, str] | None = None
+    pipeline: Pipeline,
+    as_of: datetime,
+    profile: Profile,
+    *,
+    tags: Mapping[str, str] | None = None,
+    backtest: bool = False,
 ) -> Challenger:
     """Returns a challenger that saw nothing that was not known at `as_of`, with its run and files in MLflow.
 
@@ -60,42 +73,62 @@ def train(
         as_of: Rows count when their label was known by then.
         profile: Where the tables and MLflow are.
         tags: Put on the MLflow run, e.g. which Airflow run asked for it.
+        backtest: Whether the challenger is for a backtest: it has a run of its own and can never become champion.
 
     Raises:
-        TrainError: There are no rows, one class only, or the model cannot be trained as declared.
+        TrainError: There are no rows, one class only, the model cannot be trained as declared, or its code changed
+            meanwhile.
         ServiceError: MLflow does not answer.
     """
     as_of = utc(as_of)
     store, registry = Store(profile.store_uri, pipeline.name), Registry(profile)
     data = read_training_data(pipeline, as_of, store)
     key = training_key(pipeline, as_of, data.features.digest)
-    if found := registry.find_training(pipeline.name, key):
+    if found := registry.find_training(pipeline.name, key, backtest=backtest):
         log.info("Run %s trained on exactly this already; its challenger is taken over", found.run_id)
         return found
     log.info("Training on %d rows, scoring on the %d after them", len(data.window), len(data.holdout))
-    with tempfile.TemporaryDirectory() as folder:
-        training = make(pipeline, as_of, data, store, Path(folder, "model"), tags=tags)
+    mark = declaration_key(pipeline) if backtest else ""
+    tags = {**(tags or {}), **({BACKTEST: mark} if mark else {})}
+    study = open_study(pipeline, as_of, key, profile, backtest=mark)
+    with tempfile.TemporaryDirectory() as folder, running(pipeline, as_of, key, registry, tags) as live:
+        with Meter() as meter:
+            training = make(pipeline, as_of, data, store, Path(folder, "model"), study=study, tell=live.tell, tags=tags)
+        if training.training_key != key:
+            rule = "must be trained by one code, but its modules changed meanwhile"
+            raise TrainError(pipeline.name, rule, hint="Run this again")
         started = time.perf_counter()
-        challenger = registry.log_training(training)
+        challenger = registry.log_training(replace(training, used=meter.used), live.run_id)
     log.info("Recorded as run %s in %.1f s", challenger.run_id, time.perf_counter() - started)
     return challenger
 
 
 def training_key(pipeline: Pipeline, as_of: datetime, rows_digest: str) -> str:
     """Returns the SHA-256 of all that decides what a training gives: rows, moment, declaration and feature code."""
+    return _sha256({**_declared(pipeline), "rows": rows_digest, "as_of": as_of.isoformat()})
+
+
+def declaration_key(pipeline: Pipeline) -> str:
+    """Returns the SHA-256 of what a training key tells of the pipeline: with equal ones, only the moments differ."""
+    return _sha256(_declared(pipeline))
+
+
+def _declared(pipeline: Pipeline) -> dict[str, Any]:
     declared = pipeline.model_dump(mode="json", include={"key", "time", "label", "features", "model", "tune", "train"})
     declared["train"].pop("schedule")
     if pipeline.pii:
         declared["pii"] = pipeline.pii
     if pipeline.views:
         declared["views"] = [lookup.model_dump() for lookup in _lookups(pipeline)]
-    content = {
+    return {
         "pipeline": declared,
         "kind": pipeline.model.kind(),
         "code": features_digest(pipeline),
-        "rows": rows_digest,
-        "as_of": as_of.isoformat(),
+        "model_code": pipeline.model.code(),
     }
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -107,6 +140,8 @@ def make(
     folder: Path,
     *,
     params: Mapping[str, Any] | None = None,
+    study: Study | None = None,
+    tell: Callable[[Trial], None] = lambda _: None,
     tags: Mapping[str, str] | None = None,
 ) -> Training:
     """Returns the training to put on record, its model's files written into `folder`.
@@ -120,6 +155,8 @@ def make(
         store: Where the raw rows of the recorded requests are.
         folder: Must not exist yet.
         params: What an earlier search found; None searches.
+        study: Where the search keeps its trials.
+        tell: Called with each of them.
         tags: Put on the MLflow run.
 
     Raises:
@@ -132,18 +169,27 @@ def make(
     label = encode_label(pipeline.label.task, classes, data.window[pipeline.label.column])
     matrix = encode(columns)
     moment = data.window[pipeline.time].astype("int64").to_numpy()
-    best, trials = (dict(params), []) if params else search(pipeline, matrix, label, moment, len(classes))
+    weight = row_weights(pipeline, data.window, label)
+    if params:
+        found = Search(dict(params))
+    else:
+        found = search(pipeline, matrix, label, moment, len(classes), weight=weight, study=study, tell=tell)
+    best = found.best
     started = time.perf_counter()
     threads, seed = pipeline.train.threads, pipeline.train.seed
-    prepared = pipeline.model.prepare(matrix, label, threads=threads)
+    prepared = pipeline.model.prepare(matrix, label, weight=weight, threads=threads)
     fitted = pipeline.model.fit(pipeline.label.task, len(classes), prepared, best, seed=seed, threads=threads)
     log.info("Fitted on the whole window in %.1f s", time.perf_counter() - started)
-    metrics = _measure(pipeline, data.holdout, encode, fitted, classes)
-    requests, asked = _requests(pipeline, data, store)
+    judged = fitted.predict(encode(data.holdout).values)
+    metrics = _measure(pipeline, data.holdout, judged, classes)
+    raw = read_raw(pipeline, data, store)
+    requests, asked = _requests(pipeline, data, raw, store)
     contract = _contract(pipeline, as_of, data, classes, features, describe_inputs(requests), best)
     answers = fitted.predict(encode(asked).values)
     reference = _reference(columns, encode, fitted, classes, seed)
-    digest = write_model(folder, contract, fitted, requests, answers, reference)
+    sketches = Reference.of(contract, columns, reference, data.window[pipeline.label.column], raw)
+    sketches.calibration = _calibration(pipeline, data.holdout, judged, classes)
+    digest = write_model(folder, contract, fitted, requests, answers, reference, sketches.to_json())
     return Training(
         contract=contract,
         folder=folder,
@@ -153,10 +199,39 @@ def make(
         source=store.uri(FEATURES),
         metrics=metrics,
         metric=pipeline.metric,
-        trials=trials,
-        tags=tags or {},
+        trials=[trial.row() for trial in found.trials],
+        tags={**_search_tags(pipeline, found), **(tags or {})},
+        pages={"tuning.html": tuning_page(pipeline, found)} if found.trials else {},
         declaration=pipeline.model_dump_json(indent=1),
     )
+
+
+def refit(pipeline: Pipeline, contract: Contract, window: pd.DataFrame, rows: pd.DataFrame, seed: int) -> np.ndarray:
+    """Returns what the training a contract speaks of, with another seed, gives for some rows.
+
+    Args:
+        pipeline: Which declared model.
+        contract: Features, classes and parameters.
+        window: The rows to train on.
+        rows: The rows to answer, shape (n, ...).
+        seed: Instead of the contract's.
+    """
+    encode, threads = Encoder(contract.features), pipeline.train.threads
+    label = encode_label(contract.task, contract.classes, window[pipeline.label.column])
+    weight = row_weights(pipeline, window, label)
+    prepared = pipeline.model.prepare(encode(window), label, weight=weight, threads=threads)
+    fitted = pipeline.model.fit(
+        contract.task, len(contract.classes), prepared, contract.params, seed=seed, threads=threads
+    )
+    return fitted.predict(encode(rows).values)
+
+
+def _search_tags(pipeline: Pipeline, found: Search) -> dict[str, str]:
+    """Returns what later searches look for, and which run this one began with."""
+    if not found.trials:
+        return {}
+    warm = {WARM: found.warm.model_dump_json()} if found.warm else {}
+    return {SPACE: space_digest(pipeline), BEST: json.dumps(found.best), **warm}
 
 
 def _contract(
@@ -179,11 +254,13 @@ def _contract(
         features=features,
         features_function=pipeline.features,
         features_digest=features_digest(pipeline),
+        model_code=pipeline.model.code(),
         as_of=as_of,
         holdout=data.holdout_interval,
         window=data.window_interval,
         params={**pipeline.model.params, **best},
         seed=pipeline.train.seed,
+        sketched=True,
     )
 
 
@@ -218,27 +295,44 @@ def _classes(pipeline: Pipeline, data: TrainingData) -> tuple[str, ...]:
 
 
 def _measure(
-    pipeline: Pipeline, holdout: pd.DataFrame, encode: Encoder, fitted: Fitted, classes: tuple[str, ...]
+    pipeline: Pipeline, holdout: pd.DataFrame, prediction: np.ndarray, classes: tuple[str, ...]
 ) -> dict[Any, float]:
     task, column = pipeline.label.task, holdout[pipeline.label.column]
     every = extend_classes(task, classes, column)
     label = encode_label(task, every, column)
-    prediction = fitted.predict(encode(holdout).values)
     metrics = score_all(task, label, align_classes(prediction, classes, every))
     log.info("On the holdout: %s", ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     return dict(metrics)
 
 
-def _requests(pipeline: Pipeline, data: TrainingData, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _calibration(
+    pipeline: Pipeline, holdout: pd.DataFrame, prediction: np.ndarray, classes: tuple[str, ...]
+) -> Calibration:
+    task, column = pipeline.label.task, holdout[pipeline.label.column]
+    label = encode_label(task, extend_classes(task, classes, column), column)
+    return Calibration.of(*outcomes(task, prediction, label))
+
+
+def _requests(
+    pipeline: Pipeline, data: TrainingData, raw: pd.DataFrame, store: Store
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Returns raw rows of the holdout with what views gave them then, and the features rows they became."""
     chosen = data.holdout.sample(min(_REQUESTS, len(data.holdout)), random_state=pipeline.train.seed)
-    raw = read_raw(pipeline, data, store)
     key = pipeline.identity
     raw = raw.drop(columns=pipeline.label.column).drop_duplicates(key)
     position = pd.MultiIndex.from_frame(raw[key]).get_indexer(pd.MultiIndex.from_frame(chosen[key]))
     asked = raw.iloc[position[position >= 0]].reset_index(drop=True)
     joined = joined_as_processed(pipeline, asked, store, data.features.version)
-    return joined.drop(columns=list(pipeline.pii), errors="ignore"), chosen[position >= 0]
+    unused = [*pipeline.pii, *_unlearned(pipeline)]
+    return joined.drop(columns=unused, errors="ignore"), chosen[position >= 0]
+
+
+def _unlearned(pipeline: Pipeline) -> list[str]:
+    """Returns the raw columns that no request has to have, because nothing is learned from them."""
+    if pipeline.features is not None:
+        return []
+    looked_up = {name for view in pipeline.views.values() for name in view.columns}
+    return [name for name in (*pipeline.train.exclude, pipeline.train.weight) if name and name not in looked_up]
 
 
 def _reference(

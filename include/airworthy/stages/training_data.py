@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
 import pandas as pd
 
 from airworthy.config import Pipeline
-from airworthy.errors import TrainError
+from airworthy.errors import Problems, TrainError
 from airworthy.lineage import FEATURES, RAW, Log
 from airworthy.partitions import partitions_between
 from airworthy.registry import FeaturesRef
@@ -77,7 +78,7 @@ def read_training_data(
             rule = f"must have labelled rows from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} (the {name})"
             hint = f"Run {pipeline.name}.ingest for these partitions, or choose another as_of"
             raise TrainError(f"{pipeline.name}: {FEATURES}, version {version}", rule, "none", hint)
-    reference = FeaturesRef(version=version, digest=_digest(rows), rows=len(rows))
+    reference = FeaturesRef(version=version, digest=rows_digest(rows), rows=len(rows))
     return TrainingData(found["window"], found["holdout"], window, holdout, reference)
 
 
@@ -112,12 +113,76 @@ def read_raw(pipeline: Pipeline, data: TrainingData, store: Store) -> pd.DataFra
 
 
 def feature_columns(pipeline: Pipeline, rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the columns a model may learn from: all but key, time, label and `pii`."""
-    others = {*pipeline.key, pipeline.time, pipeline.label.column, *pipeline.pii}
-    return rows[[name for name in rows.columns if name not in others]]
+    """Returns the columns a model may learn from: all but key, time, label, `pii`, `train.weight` and `train.exclude`.
+
+    Raises:
+        Problems: train names columns that are not there, or leaves none.
+    """
+    train = pipeline.train
+    named = {"weight": (train.weight,) if train.weight else (), "exclude": train.exclude}
+    hint = f"There are: {', '.join(map(str, rows.columns))}"
+    problems = [
+        TrainError(f"{pipeline.name}: train.{key}", "must name a column of features", name, hint)
+        for key, names in named.items()
+        for name in names
+        if name not in rows.columns
+    ]
+    others = {*pipeline.key, pipeline.time, pipeline.label.column, *pipeline.pii, *named["weight"], *named["exclude"]}
+    kept = [name for name in rows.columns if name not in others]
+    if not kept:
+        problems.append(TrainError(f"{pipeline.name}: train.exclude", "must leave a column to learn from"))
+    if problems:
+        raise Problems(f"{pipeline.name}: train", problems)
+    return rows[kept]
 
 
-def _digest(rows: pd.DataFrame) -> str:
+def row_weights(pipeline: Pipeline, rows: pd.DataFrame, label: np.ndarray) -> np.ndarray | None:
+    """Returns how much each row counts in learning; None if all count the same.
+
+    `imbalance: balanced` scales the weights so that those of each class have the same sum, and all together the sum
+    they had (King and Zeng, Logistic Regression in Rare Events Data, Political Analysis 2001).
+
+    Args:
+        pipeline: Declares `train.weight` and `train.imbalance`.
+        rows: Of the features table.
+        label: Shape (n,): what `encode_label` returned for them.
+
+    Raises:
+        TrainError: A weight is missing, below 0, infinite or no number, or all of a class are 0.
+    """
+    train = pipeline.train
+    if train.weight is None and train.imbalance == "none":
+        return None
+    weight = np.ones(len(rows)) if train.weight is None else _declared_weight(pipeline, train.weight, rows)
+    if pipeline.label.task != "regression":
+        codes = label.astype("int64")
+        sums = np.bincount(codes, weights=weight)
+        present = np.unique(codes)
+        if (sums[present] == 0).any():
+            rule = "must be above 0 in some row of each class"
+            raise TrainError(f"{pipeline.name}: train.weight: {train.weight}", rule, 0)
+        if train.imbalance == "balanced":
+            weight = weight / sums[codes] * (sums.sum() / len(present))
+    return weight
+
+
+def _declared_weight(pipeline: Pipeline, column: str, rows: pd.DataFrame) -> np.ndarray:
+    where, hint = f"{pipeline.name}: train.weight: {column}", "Mend it in features(), or check it in `checks`"
+    try:
+        weight = rows[column].to_numpy("float64", na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise TrainError(where, "must hold numbers", str(error), hint) from None
+    wrong = ~np.isfinite(weight) | (weight < 0)
+    if wrong.any():
+        found = ", ".join(sorted({f"{value:g}" for value in weight[wrong]})[:3])
+        rule = f"must be at least 0 in every row, but is not in {wrong.sum():,} of {len(weight):,}"
+        raise TrainError(where, rule, found, hint)
+    if not weight.any():
+        raise TrainError(where, "must be above 0 in some row", 0, hint)
+    return np.asarray(weight)
+
+
+def rows_digest(rows: pd.DataFrame) -> str:
     """Returns the SHA-256 over names, types and values, which a later partition in the table does not change."""
     found = hashlib.sha256(repr([(name, str(kind)) for name, kind in rows.dtypes.items()]).encode())
     found.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())

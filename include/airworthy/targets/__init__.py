@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from airworthy.errors import ServiceError
 from airworthy.kinds import Kind
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ class Target(Kind):
 
     Attributes:
         timeout: Seconds a new champion has to go live before it is rolled back.
+        splits: Whether it can let a canary's challenger answer a share of the requests.
     """
+
+    splits: ClassVar[bool] = False
 
     timeout: float = Field(default=60, gt=0)
 
@@ -30,3 +34,19 @@ class Target(Kind):
         Raises:
             ServiceError: It did not within `timeout` seconds, or refused it; the message carries its own reason.
         """
+
+    def wait_until_split(self, entry: Entry, profile: Profile) -> str:
+        """Returns the endpoint's URL once a canary's challenger answers there as its ledger entry says.
+
+        Raises:
+            ServiceError: It did not within `timeout` seconds, or refused it; or the target cannot split.
+        """
+        raise ServiceError(self.kind(), "must be a target that can let two versions answer", entry.version)
+
+    def canary(self, pipeline: str, profile: Profile) -> dict[str, Any]:
+        """Returns what the target says of the canary of a pipeline: `counts` and average `seconds` of both versions.
+
+        Raises:
+            ServiceError: It does not answer, or cannot split.
+        """
+        raise ServiceError(self.kind(), "must be a target that can let two versions answer", pipeline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from airworthy_airflow.operators.canary import CanaryOperator
 from airworthy_airflow.operators.data import (
     IngestOperator,
     ProcessOperator,
@@ -22,6 +23,7 @@ from airworthy_airflow.operators.monitor import (
 )
 
 __all__ = [
+    "CanaryOperator",
     "DecideOperator",
     "DeployOperator",
     "DriftOperator",

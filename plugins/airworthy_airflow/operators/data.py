@@ -22,6 +22,8 @@ class WaitOperator(StageOperator):
     It fails when `wait.timeout` has passed since the run began. Returns the keys of the partitions that are there.
     """
 
+    alerts_as = "data"
+
     def execute(self, context: Any) -> list[str]:
         with final_errors():
             wait, source = self.pipeline.wait, self.pipeline.source

@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from airworthy_airflow import assets, links, reports
 from airworthy_airflow.moments import is_backfill, partition_of
+from airworthy_airflow.notifiers import tell
 from airworthy_airflow.operators.stage import StageOperator, final_errors
 
 
@@ -18,6 +19,8 @@ class ScoreOperator(StageOperator, BaseSensorOperator):
 
     A sensor in reschedule mode: while the partition is not there it holds no slot.
     """
+
+    alerts_as = "data"
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(mode="reschedule", poke_interval=30, timeout=24 * 3600, **kwargs)
@@ -66,7 +69,7 @@ class DriftOperator(_PredictionsOperator):
     operator_extra_links = (links.DriftReport(),)
 
     def execute(self, context: Any) -> dict[str, Any]:
-        from airworthy.stages.monitor import drift
+        from airworthy.stages.drift import drift
 
         with final_errors():
             found = drift(
@@ -80,19 +83,27 @@ class DriftOperator(_PredictionsOperator):
 
 
 class PerformanceOperator(_PredictionsOperator):
-    """Measures the champion on a partition where labels are known."""
+    """Measures the champion on a partition where enough labels are known, and again on earlier ones with new labels.
 
-    def execute(self, context: Any) -> dict[str, Any] | None:
-        from airworthy.stages.monitor import performance
+    Returns the performance on all of them, the run's own partition first. So it does for what serving answered about
+    them, which is left in the table `online_metrics`. A backfill looks at its own only: the
+    others have runs of their own.
+    """
 
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        from airworthy.partitions import parse_key
+        from airworthy.stages.online_performance import online_performance
+        from airworthy.stages.performance import matured, performance
+
+        partition = partition_of(context, self.pipeline)
         with final_errors():
-            measured = performance(
-                self.pipeline,
-                partition_of(context, self.pipeline),
-                self._predictions(),
-                self.profile,
-            )
-        return None if measured is None else measured.model_dump(mode="json")
+            measured = [performance(self.pipeline, partition, self._predictions(), self.profile)]
+            if not is_backfill(context):
+                measured += matured(self.pipeline, partition, self.profile)
+            for one in measured:
+                looked_at = parse_key(self.pipeline.partition, one.labels.partition)
+                online_performance(self.pipeline, looked_at, self.profile)
+        return [one.model_dump(mode="json") for one in measured]
 
 
 class DecideOperator(StageOperator):
@@ -106,6 +117,7 @@ class DecideOperator(StageOperator):
     """
 
     template_fields: Sequence[str] = ("drift", "performance")
+    operator_extra_links = (links.MonitoringPage(),)
 
     def __init__(self, *, drift: Any, performance: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -113,22 +125,51 @@ class DecideOperator(StageOperator):
         self.performance = performance
 
     def execute(self, context: Any) -> dict[str, Any]:
-        from airworthy.stages.monitor import Drift, Performance, decide
+        from airworthy.drift import Drift
+        from airworthy.stages.alarms import of_monitoring
+        from airworthy.stages.decide import decide
+        from airworthy.stages.kpis import performance_kpis
+        from airworthy.stages.performance import Performance
 
+        actor, past = f"{self.dag_id} {context['run_id']}", is_backfill(context)
+        found = Drift.model_validate(self.drift)
+        measured = [Performance.model_validate(one) for one in self.performance]
         with final_errors():
+            unusual = performance_kpis(self.pipeline, measured, self.store)
             decision = decide(
                 self.pipeline,
                 partition_of(context, self.pipeline),
-                Drift.model_validate(self.drift),
-                None if self.performance is None else Performance.model_validate(self.performance),
+                found,
+                measured,
+                self.profile,
+                actor,
+                record=not past,
+                performance=unusual,
             )
-        self.log.info("retrain=%s: %s", decision.retrain, decision.reason)
+        self.log.info("%s: %s", decision.action, decision.reason)
+        if self.pipeline.alerts:
+            for alert in of_monitoring(self.pipeline, decision, self.profile, found=found, performance=unusual):
+                tell(self.pipeline, alert, context)
+        self._write_page()
         if not decision.retrain:
             raise AirflowSkipException(f"No retrain: {decision.reason}")
-        if is_backfill(context):
+        if past:
             raise AirflowSkipException(f"Would request a retrain, but this is a backfill: {decision.reason}")
+        if decision.actor != actor:
+            raise AirflowSkipException(f"{decision.actor} has requested this retrain: {decision.reason}")
         context["outlet_events"][assets.retrain_request(self.pipeline)].extra = {
             "as_of": decision.as_of.isoformat(),
             "reason": decision.reason,
         }
         return decision.model_dump(mode="json")
+
+    def _write_page(self) -> None:
+        """Leaves the page of all partitions as it is now; one that cannot be drawn keeps no retrain from coming."""
+        from airworthy import monitoring_page
+
+        try:
+            monitoring_page.publish(self.pipeline, self.profile)
+        except Exception:
+            self.log.exception("The page was not written; `airworthy monitoring %s` tries again", self.pipeline.name)
+        else:
+            self.links[links.MonitoringPage.__name__] = reports.url(monitoring_page.page_path(self.pipeline))

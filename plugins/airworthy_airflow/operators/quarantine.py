@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from airflow.providers.standard.exceptions import HITLTimeoutError
@@ -11,11 +11,13 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
 from airflow.utils.types import DagRunType
 
 from airworthy.config import Pipeline
 from airworthy.errors import DataError
 from airworthy.partitions import write_duration
+from airworthy.people import until_silence
 from airworthy_airflow import links, reports
 from airworthy_airflow.moments import partition_of, partitions_of
 from airworthy_airflow.operators.stage import StageOperator, final_errors
@@ -77,7 +79,6 @@ class DecideRowsOperator(StageOperator, HITLOperator):
     operator_extra_links = (links.ValidationResult(),)
 
     def __init__(self, *, pipeline: Pipeline, **kwargs: Any) -> None:
-        now = datetime.now(UTC)
         kwargs.pop("params", None)  # Airflow passes those of the DAG, and an answer gives none of them
         reason = Param("", type=["null", "string"], maxLength=1000, source="task", description="Why, for the record")
         super().__init__(
@@ -86,7 +87,7 @@ class DecideRowsOperator(StageOperator, HITLOperator):
             options=pipeline.quarantine.options,
             params={"reason": reason},
             assigned_users=[{"id": user, "name": user} for user in pipeline.quarantine.assigned_users],
-            response_timeout=now + pipeline.quarantine.answer_within - now,
+            response_timeout=until_silence(pipeline.quarantine.answer_within),
             **kwargs,
         )
 
@@ -105,8 +106,25 @@ class DecideRowsOperator(StageOperator, HITLOperator):
                 raise AirflowSkipException(f"All rows of {partition.key} have been decided about meanwhile")
             self.subject = f"{self.pipeline.name} {partition.key}: {asked.rows} of {asked.raw.rows} rows in quarantine"
             self.body = describe(self.pipeline, asked, self.store, page)
+        self._remember(context, asked)
         context["ti"].xcom_push(key=_QUESTION, value=asked.model_dump(mode="json"))
         super().execute(context)
+
+    @staticmethod
+    def _remember(context: Any, asked: Any) -> None:
+        """Leaves on record which rows this task's page shows.
+
+        Airflow goes on showing the first question of a task, also after the task was cleared.
+
+        Raises:
+            AirflowFailException: That one was about other rows.
+        """
+        shown = [asked.id, asked.raw.digest]
+        before = context["task_state_store"].get(_QUESTION)
+        if before is not None and before != shown:
+            hint = "Trigger this DAG again with the partition, to be asked about these"
+            raise AirflowFailException(f"Airflow goes on showing other rows, and by now there are {asked}. {hint}")
+        context["task_state_store"].set(_QUESTION, shown, retention=NEVER_EXPIRE)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
         try:

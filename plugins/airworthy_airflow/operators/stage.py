@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from airworthy.alerts import Kind
 from airworthy.config import Pipeline
 from airworthy.connections import Connections
 from airworthy.errors import AirworthyError, ConflictError, DataError, Problems, ServiceError
@@ -16,6 +17,7 @@ from airworthy.partitions import Partition
 from airworthy.profile import Profile, load_profile
 from airworthy_airflow import connections
 from airworthy_airflow.moments import partitions_of
+from airworthy_airflow.notifiers import FailureNotifier
 
 if TYPE_CHECKING:
     from airworthy.store import Store
@@ -28,8 +30,11 @@ class StageOperator(BaseOperator):
     """Has a pipeline and knows the places it works with."""
 
     ui_color = "#e8f1fb"
+    alerts_as: ClassVar[Kind | None] = None  # what kind of alert it is when the task fails for good
 
     def __init__(self, *, pipeline: Pipeline, **kwargs: Any) -> None:
+        if pipeline.alerts and self.alerts_as:
+            kwargs["on_failure_callback"] = FailureNotifier(pipeline, self.alerts_as)
         super().__init__(**kwargs)
         self.pipeline = pipeline
         self.links: dict[str, str] = {}
@@ -55,6 +60,8 @@ class PartitionOperator(StageOperator):
 
     Returns one reference per partition that went well; the next stage goes on with those.
     """
+
+    alerts_as = "data"
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
         done: list[dict[str, Any]] = []

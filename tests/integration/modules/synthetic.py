@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 ROWS = 300
-SHIFT_FROM = datetime(2026, 2, 1, tzinfo=UTC)
+SHIFTED = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def extract(start: datetime, end: datetime) -> pd.DataFrame:
-    """Rows whose label follows `load` and `line`; from February on `load` lies much higher."""
+    """Rows whose label follows `load` and `line`; in February `load` lies much higher."""
     frame = _inputs(start, end)
     effect = frame["line"].map({"red": -1.0, "green": 0.0, "blue": 1.0})
     chance = 1 / (1 + np.exp(-(2 * frame["load"] + effect)))
@@ -61,7 +61,7 @@ def _seed(start: datetime) -> int:
 
 def _inputs(start: datetime, end: datetime) -> pd.DataFrame:
     random = np.random.default_rng(_seed(start))
-    shifted = start >= SHIFT_FROM
+    shifted = SHIFTED[0] <= start < SHIFTED[1]
     seconds = np.sort(random.integers(0, int((end - start).total_seconds()), ROWS))
     return pd.DataFrame(
         {

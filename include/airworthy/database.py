@@ -1,0 +1,66 @@
+"""A SQL database by its address: how it is connected to, and what is said when it does not answer."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+import sqlalchemy as sa
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+
+from airworthy.errors import ServiceError
+
+_GUARD = (
+    """CREATE OR REPLACE FUNCTION airworthy_refuse_change_of_{table}() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN RAISE EXCEPTION ''the {name} is append-only''; END'""",
+    """CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}
+    FOR EACH STATEMENT EXECUTE FUNCTION airworthy_refuse_change_of_{table}()""",
+)
+_CREATE_LOCK = 20130102  # any constant: two processes that create a table at once must queue
+
+
+class Database:
+    """What is kept behind one SQLAlchemy URL; `name` says what that is in errors."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self._name = name
+        self._url = url
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Yields a connection, and commits at the end.
+
+        Raises:
+            ServiceError: The database does not answer.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except (OperationalError, InterfaceError, ProgrammingError) as error:
+            where = sa.make_url(self._url).render_as_string(hide_password=True)
+            hint = "Check the database (`make status`), start it with `make up`, and retry"
+            raise ServiceError(f"{self._name} at {where}", "must answer", str(error.orig).strip(), hint) from error
+
+    def make(self, table: sa.Table, *, append_only: bool) -> None:
+        """Leaves the table in place; on PostgreSQL one that is append-only refuses updates and deletes.
+
+        Raises:
+            ServiceError: The database does not answer.
+        """
+        with self.transaction() as connection:
+            if connection.dialect.name != "postgresql":
+                table.create(connection, checkfirst=True)
+            elif not sa.inspect(connection).has_table(table.name):
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATE_LOCK)))
+                table.create(connection, checkfirst=True)
+                for statement in _GUARD if append_only else ():
+                    connection.execute(sa.text(statement.format(table=table.name, name=self._name)))
+
+    @cached_property
+    def _engine(self) -> sa.Engine:
+        timeout = {"timeout": 5} if self._url.startswith("sqlite") else {"connect_timeout": 5}
+        engine = sa.create_engine(self._url, pool_pre_ping=True, connect_args=timeout)
+        weakref.finalize(self, engine.dispose)  # its connections would stay open until the garbage is collected
+        return engine
