@@ -30,6 +30,7 @@ from airworthy.models import Fitted, Model
 
 CONTRACT = "airworthy.json"
 REQUESTS = "requests.json"
+_ALONE = 10  # recorded requests that are also asked one by one
 REFERENCE = "reference.parquet"
 SKETCHES = "sketches.json"
 
@@ -159,8 +160,12 @@ class LoadedModel:
 
     def requests(self) -> pd.DataFrame:
         """Returns the recorded requests: raw rows without the label, as JSON has them."""
-        recorded = _recorded(self.folder)
+        recorded = self.recorded()
         return pd.DataFrame(recorded["data"], columns=recorded["columns"])
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the recorded requests as JSON has them, `columns` and `data`, and the answers, `expected`."""
+        return _recorded(self.folder)
 
     def save(self, folder: Path) -> None:
         """Leaves the same model in a new folder: its own files bit by bit, MLflow's beside them written anew.
@@ -172,12 +177,11 @@ class LoadedModel:
         for name in files_of(self.folder):
             shutil.copyfile(self.folder / name, folder / name)
 
-    def replay(self, folder: Path | None = None, *, alone: int = 10) -> Measured:
+    def replay(self, folder: Path | None = None) -> Measured:
         """Returns how the answers to the recorded requests, together and one by one, differ from the recorded ones.
 
         Args:
             folder: Where the requests are; None: among the model's own files.
-            alone: How many are also asked one by one.
 
         Raises:
             DataError: A recorded request cannot be answered.
@@ -188,9 +192,9 @@ class LoadedModel:
         started = time.perf_counter()
         together = self.predict_raw(raw)
         # A request is most often one row, and a feature that looks at other rows gives that row another value.
-        each = np.concatenate([self.predict_raw(raw.iloc[[row]]) for row in range(min(len(raw), alone))])
+        each = np.concatenate([self.predict_raw(raw.iloc[[row]]) for row in range(min(len(raw), _ALONE))])
         seconds = time.perf_counter() - started
-        difference = max(_largest(together, expected), _largest(each, expected[: len(each)]))
+        difference = max(largest_difference(together, expected), largest_difference(each, expected[: len(each)]))
         return Measured(requests=len(raw), largest_difference=difference, seconds=seconds)
 
 
@@ -303,7 +307,8 @@ def _contract(folder: Path) -> Contract:
         raise ModelError(f"model files: {CONTRACT}", "must be a contract", str(error)) from None
 
 
-def _largest(found: np.ndarray, expected: np.ndarray) -> float:
+def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Returns how far an answer is from the recorded one at most; infinity if it is no number or none is there."""
     if found.shape != expected.shape:
         return float("inf")
     difference = np.abs(found - expected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -10,21 +9,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-import pandas as pd
+import numpy as np
 
 from airworthy.config import Pipeline, load_pipeline
 from airworthy.errors import AirworthyError, ServiceError
 from airworthy.ledger import Entry, Ledger
-from airworthy.model_files import REQUESTS, LoadedModel, load_model
+from airworthy.model_files import LoadedModel, largest_difference, load_model
 from airworthy.profile import Profile, pipelines_dir
 from airworthy.registry import Registry
 from airworthy.serving.agreement import Agreement
 from airworthy.serving.check import require_same_answers
 from airworthy.serving.feature_code import with_own_feature_code
+from airworthy.serving.inputs import typed
 from airworthy.serving.kept_files import KeptFiles
 from airworthy.serving.lookup import Lookups
+from airworthy.serving.rows import Rows
 from airworthy.serving.trouble import Watched, keep_asking
 
 _LONGEST_PAUSE = 30.0
@@ -271,23 +272,30 @@ def _declared() -> list[str]:
 
 
 def load(entry: Entry, folder: Path, pipeline: Pipeline) -> Champion:
-    """Returns the model of proven files, loaded, replayed and so warmed.
+    """Returns the model of proven files, loaded, asked its recorded requests and so warmed.
+
+    They are answered as any request is: without a frame where the model allows it, so that those that come meanwhile
+    have to wait for little.
 
     Raises:
         ModelError: The files are not the ones of the entry, or do not answer as recorded.
+        Problems: The recorded requests do not fit the model's contract.
     """
     model = load_model(folder, digest=entry.digest, pipeline=with_own_feature_code(pipeline))
-    # A fresh process asked more; this warms what the first request would wait for, and holds others up for less.
-    require_same_answers(pipeline, model.replay(alone=1))
-    optional = frozenset(column for column in pipeline.key if _is_optional(model, column))
+    recorded = model.recorded()
+    values = map(list, zip(*recorded["data"], strict=True))
+    rows = Rows(dict(zip(recorded["columns"], values, strict=True)), len(recorded["data"]))
+    columns = typed(model.contract.inputs, rows)
+    answers = model.predict_columns(columns, rows.count)
+    require_same_answers(pipeline, largest_difference(answers, np.asarray(recorded["expected"], dtype="float64")))
+    optional = frozenset(name for name in pipeline.key if _is_optional(model, columns, name, answers))
     return Champion(entry, pipeline, model, Lookups(pipeline, model.contract), optional, datetime.now(UTC))
 
 
-def _is_optional(model: LoadedModel, column: str) -> bool:
+def _is_optional(model: LoadedModel, columns: dict[str, list[Any]], name: str, answers: np.ndarray) -> bool:
     """Returns whether the recorded requests are answered the same without a value in this column."""
-    recorded = json.loads((model.folder / REQUESTS).read_text(encoding="utf-8"))
-    requests = pd.DataFrame(recorded["data"], columns=recorded["columns"])
+    without = columns | {name: [None] * len(answers)}
     try:
-        return bool((model.predict_raw(requests.assign(**{column: None})) == model.predict_raw(requests)).all())
+        return bool((model.predict_columns(without, len(answers)) == answers).all())
     except AirworthyError:
         return False

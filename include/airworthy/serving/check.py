@@ -70,17 +70,17 @@ def check_in_fresh_process(
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def require_same_answers(pipeline: Pipeline, measured: Measured) -> None:
+def require_same_answers(pipeline: Pipeline, difference: float) -> None:
     """Returns if the recorded requests were answered as in training, within what the pipeline's own gate allows.
 
     Raises:
         ModelError: An answer differs by more.
     """
     allowed = next((gate for gate in pipeline.gates if isinstance(gate, Servable)), Servable()).tolerance
-    if measured.largest_difference > allowed:
+    if difference > allowed:
         rule = f"must answer the recorded requests as in training, within {allowed:g}"
         hint = "Its code, a feature's code or a library changed since; train again"
-        raise ModelError(f"{pipeline.name}: model files", rule, measured.largest_difference, hint)
+        raise ModelError(f"{pipeline.name}: model files", rule, difference, hint)
 
 
 def require_own_code(pipeline: Pipeline, model: LoadedModel) -> LoadedModel:
@@ -91,7 +91,7 @@ def require_own_code(pipeline: Pipeline, model: LoadedModel) -> LoadedModel:
     """
     if model.code_changed:
         try:
-            require_same_answers(pipeline, model.replay())
+            require_same_answers(pipeline, model.replay().largest_difference)
         except (DataError, ModelError) as error:
             rule = "must answer as in training, but its code changed since"
             raise ModelError(f"{pipeline.name}: model files", rule, hint=str(error)) from error
