@@ -15,6 +15,7 @@ from airworthy.serving.app import RUN
 from airworthy.serving.token import required_token
 
 _CONNECTIONS = 1000  # of one worker; each may hold 64 KB that nobody has asked for yet
+_MEMORY = "/dev/shm"  # of Linux; elsewhere the folder for temporary files will do
 _SILENCE = 30  # seconds after which a worker that does not answer its parent is replaced
 
 
@@ -29,7 +30,7 @@ def main() -> int:
     except AirworthyError as error:
         print(error, file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory(prefix="airworthy-serving-") as run:
+    with tempfile.TemporaryDirectory(prefix="airworthy-serving-", dir=_shared_memory()) as run:
         os.environ[RUN] = run
         uvicorn.run(
             "airworthy.serving.app:worker",
@@ -43,6 +44,11 @@ def main() -> int:
             timeout_worker_healthcheck=_SILENCE,
         )
     return 0
+
+
+def _shared_memory() -> str | None:
+    """Returns where workers share memory: on a disk, the kernel may hold up a store, and all requests with it."""
+    return _MEMORY if os.access(_MEMORY, os.W_OK) else None
 
 
 if __name__ == "__main__":

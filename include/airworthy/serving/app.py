@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -61,6 +62,8 @@ def build(champions: Champions, profile: Profile, poll: float) -> Guarded | Fast
         await run_in_threadpool(champions.start)
         await run_in_threadpool(canaries.start)
         capturing.start()
+        gc.collect()
+        gc.freeze()  # to look through all that was imported again and again would hold up requests for tens of ms
         chores = asyncio.create_task(_do_chores(counters)) if several else None
         yield
         if chores:
