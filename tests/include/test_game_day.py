@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from airworthy.alerts import Alerts
-from airworthy.errors import AirworthyError, ConfigError, DataError
+from airworthy.errors import AirworthyError, ConfigError, DataError, ServiceError
 from airworthy.gameday import Outcome, Signal, faults
 from airworthy.gameday.copies import Copy
 from airworthy.gameday.day import play
@@ -21,12 +21,22 @@ from airworthy.gameday.faults.drift import Drift
 from airworthy.gameday.making import make, remove
 from airworthy.gameday.page import GameDay, in_order, publish, require_all
 from airworthy.ledger import Ledger
+from airworthy.stages import alarms
 from published import Published
 from serving_process import promote, trained
 from toy_pipeline import Toy, toy_at
 
 MONTHS = ("2013-01-01", "2013-02-01", "2013-03-01", "2013-04-01")
-FAULTS = ["burst", "corrupt_challenger", "dead_registry", "drift", "late_labels", "schema_break", "slow_challenger"]
+FAULTS = [
+    "bad_champion",
+    "burst",
+    "corrupt_challenger",
+    "dead_registry",
+    "drift",
+    "late_labels",
+    "schema_break",
+    "slow_challenger",
+]
 
 
 @dataclass
@@ -101,6 +111,16 @@ def test_an_alert_that_is_not_told_is_named(copy: Copy) -> None:
     assert (outcome.status, outcome.silent) == ("failed", ("alert data",))
     assert outcome.told == "schema_break: did not fire: alert data"
     assert "`alerts.on` does not name data" in outcome.signals[-1].told
+
+
+def test_a_response_that_does_nothing_is_named(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ServiceError("ledger", "must answer")
+
+    monkeypatch.setattr(alarms, "withdraw", broken)
+    outcome = play("bad_champion", copy)
+    assert (outcome.status, outcome.silent) == ("failed", ("response stop_serving",))
+    assert "ledger: must answer" in outcome.signals[-1].told
 
 
 def test_a_threshold_that_nothing_reaches_is_named(copy: Copy) -> None:

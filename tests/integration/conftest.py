@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Page, expect, sync_playwright
 
 from airworthy.airflow_api import AirflowApi, wait_for
 from airworthy.profile import ROOT
@@ -144,6 +146,31 @@ def airflow(stack: Any) -> AirflowApi:
     api = AirflowApi(stack.airflow_url, "admin", stack.password)
     api.wait_for_dags("probes", *(f"{name}.{part}" for name in VARIANTS for part in ("ingest", "train", "monitor")))
     return api
+
+
+@pytest.fixture(scope="module")
+def sign_in(stack: Any) -> Iterator[Callable[[str], Page]]:
+    """What opens Airflow in a real browser for one of its people."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("there is no Chromium here; .ci/run installs one")
+    expect.set_options(timeout=60_000)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-dev-shm-usage"])
+
+        def signed_in(user: str) -> Page:
+            passwords = json.loads((stack.home / "airflow" / "passwords.json").read_text())
+            page = chromium.new_page(base_url=stack.airflow_url, viewport={"width": 1440, "height": 1400})
+            page.set_default_timeout(60_000)
+            page.goto("/")
+            page.locator("input[name=username]").fill(user)
+            page.locator("input[name=password]").fill(passwords[user])
+            page.keyboard.press("Enter")
+            expect(page.get_by_text("Welcome")).to_be_visible()
+            return page
+
+        yield signed_in
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from airworthy.airflow_api import AirflowApi
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here; .ci/run installs one")
 
 TASKS = {
     "ingest": ("ingest", "validate", "process"),
@@ -22,19 +17,8 @@ TASKS = {
 
 
 @pytest.fixture(scope="module")
-def page(stack: Any, airflow: AirflowApi) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        opened = browser.new_page(base_url=stack.airflow_url, viewport={"width": 1440, "height": 1000})
-        opened.set_default_timeout(30_000)
-        expect.set_options(timeout=30_000)
-        opened.goto("/")
-        opened.locator("input[name=username]").fill("admin")
-        opened.locator("input[name=password]").fill(stack.password)
-        opened.keyboard.press("Enter")
-        expect(opened.get_by_text("Welcome")).to_be_visible()
-        yield opened
-        browser.close()
+def page(sign_in: Callable[[str], Page], airflow: AirflowApi) -> Page:
+    return sign_in("admin")
 
 
 @pytest.mark.parametrize("part", TASKS)

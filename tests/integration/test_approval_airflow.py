@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from airworthy.airflow_api import AirflowApi, wait_for
 from airworthy.errors import ServiceError
 from airworthy.ledger import Entry, Ledger
 
 INGEST, TRAIN = "approving.ingest", "approving.train"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -153,33 +152,25 @@ def _evaluated_again(airflow: AirflowApi, run_id: str, shown: str) -> str | None
 
 
 def test_the_page_shows_the_evidence_and_takes_an_answer(
-    airflow: AirflowApi, users: dict[str, AirflowApi], filled: None, stack: Any, tmp_path: Path
+    airflow: AirflowApi,
+    users: dict[str, AirflowApi],
+    filled: None,
+    stack: Any,
+    sign_in: Callable[[str], Page],
+    tmp_path: Path,
 ) -> None:
-    if BROWSER is None:
-        pytest.skip("there is no Chromium here; .ci/run installs one")
     run_id = airflow.trigger(TRAIN, as_of="2026-01-09")
     question(airflow, run_id, "approve_1")
     evidence = airflow.xcom(TRAIN, run_id, "evaluate")["evidence"]
-    passwords = json.loads((stack.home / "airflow" / "passwords.json").read_text())
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_page(base_url=stack.airflow_url, viewport={"width": 1440, "height": 1400})
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
-        page.goto("/")
-        page.locator("input[name=username]").fill("bob")
-        page.locator("input[name=password]").fill(passwords["bob"])
-        page.keyboard.press("Enter")
-        expect(page.get_by_text("Welcome")).to_be_visible()
-        page.goto(f"/dags/{TRAIN}/runs/{run_id}/tasks/approve_1/required_actions")
-        expect(page.get_by_text("approving 2026-01-09: may the challenger become champion?")).to_be_visible()
-        expect(page.get_by_role("cell", name="metric_floor")).to_be_visible()
-        expect(page.get_by_role("link", name="Model card").first).to_be_visible()
-        expect(page.get_by_text(evidence).first).to_be_visible()
-        page.screenshot(path=Path(os.environ.get("AIRWORTHY_SCREENSHOTS", tmp_path)) / "approve.png", full_page=True)
-        page.get_by_role("button", name="Approve").click()
-        assert "bob approved at" in question(airflow, run_id, "approve_2")["body"]
-        browser.close()
+    page = sign_in("bob")
+    page.goto(f"/dags/{TRAIN}/runs/{run_id}/tasks/approve_1/required_actions")
+    expect(page.get_by_text("approving 2026-01-09: may the challenger become champion?")).to_be_visible()
+    expect(page.get_by_role("cell", name="metric_floor")).to_be_visible()
+    expect(page.get_by_role("link", name="Model card").first).to_be_visible()
+    expect(page.get_by_text(evidence).first).to_be_visible()
+    page.screenshot(path=Path(os.environ.get("AIRWORTHY_SCREENSHOTS", tmp_path)) / "approve.png", full_page=True)
+    page.get_by_role("button", name="Approve").click()
+    assert "bob approved at" in question(airflow, run_id, "approve_2")["body"]
     answer(users["alice"], run_id, "approve_2", "Approve")
     assert airflow.wait(TRAIN, run_id)["state"] == "success"
     promoted = champion(stack)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy as sa
+from playwright.sync_api import Page, expect
 
 from airworthy.airflow_api import AirflowApi
 from airworthy.alerts.incidents import Incidents
@@ -105,6 +108,35 @@ def test_a_silent_alarm_fails_the_run_and_is_named(
     assert state(stack, config_dir, airflow) == before
     silent = {one["fault"]: one["signals"][-1]["told"] for one in report(stack, airflow, run)["outcomes"]}
     assert "`alerts.on` does not name data" in silent["schema_break"]
+
+
+def test_a_person_starts_it_from_the_form_and_opens_its_report(
+    airflow: AirflowApi, champion: str, sign_in: Callable[[str], Page], tmp_path: Path
+) -> None:
+    known = {run["dag_run_id"] for run in airflow.runs(DAG)}
+    page = sign_in("admin")
+    page.goto(f"/dags/{DAG}")
+    page.get_by_label("Trigger Dag").click()
+    dialog = page.get_by_role("dialog").first
+    pipeline, faults_asked = (dialog.get_by_role("combobox").nth(number) for number in range(2))
+    pipeline.fill("played")
+    page.get_by_role("option", name="played", exact=True).click()
+    for _ in faults():
+        faults_asked.press("Backspace")
+    for name in ("bad_champion", "schema_break"):
+        faults_asked.fill(name)
+        page.get_by_role("option", name=name, exact=True).click()
+    page.screenshot(path=Path(os.environ.get("AIRWORTHY_SCREENSHOTS", tmp_path)) / "form.png", full_page=True)
+    dialog.get_by_role("button", name="Trigger").click()
+    expect(dialog).to_be_hidden()
+    (run,) = {run["dag_run_id"] for run in airflow.runs(DAG)} - known
+    assert airflow.wait(DAG, run)["state"] == "success"
+    page.goto(f"/dags/{DAG}/runs/{run}/tasks/report/details")
+    page.get_by_role("link", name="Game day report").click()
+    expect(page.get_by_text("What was played")).to_be_visible()
+    expect(page.get_by_text("response roll_back")).to_be_visible()
+    expect(page.get_by_text("late_labels")).to_have_count(0)
+    page.screenshot(path=Path(os.environ.get("AIRWORTHY_SCREENSHOTS", tmp_path)) / "played.png", full_page=True)
 
 
 def test_what_is_no_pipeline_or_no_fault_is_refused(airflow: AirflowApi, champion: str) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from airworthy.airflow_api import AirflowApi, wait_for
 from airworthy.errors import ServiceError
@@ -20,7 +20,6 @@ from airworthy.stages.decisions import on_record
 from airworthy.store import Store
 
 INGEST, QUARANTINE = "asking.ingest", "asking.quarantine"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -85,28 +84,17 @@ def test_each_partition_with_bad_rows_is_asked_about(
 
 
 def test_the_page_shows_reasons_and_rows_and_takes_the_answer(
-    airflow: AirflowApi, backfilled: list[dict], asking: Store, stack: Any, tmp_path: Path
+    airflow: AirflowApi, backfilled: list[dict], asking: Store, sign_in: Callable[[str], Page], tmp_path: Path
 ) -> None:
-    if BROWSER is None:
-        pytest.skip("there is no Chromium here; .ci/run installs one")
     run_id = run_of(airflow, "2026-01-04")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        page = browser.new_page(base_url=stack.airflow_url, viewport={"width": 1440, "height": 1400})
-        page.set_default_timeout(30_000)
-        page.goto("/")
-        page.locator("input[name=username]").fill("admin")
-        page.locator("input[name=password]").fill(stack.password)
-        page.keyboard.press("Enter")
-        expect(page.get_by_text("Welcome")).to_be_visible(timeout=30_000)
-        page.goto(f"/dags/{QUARANTINE}/runs/{run_id}/tasks/decide/required_actions")
-        expect(page.get_by_text("asking 2026-01-04: 4 of 300 rows in quarantine")).to_be_visible(timeout=30_000)
-        expect(page.get_by_role("cell", name="expect_column_values_to_be_between(load)").first).to_be_visible()
-        expect(page.get_by_role("cell", name="2026010400-0000")).to_be_visible()
-        expect(page.get_by_role("link", name="Validation result").first).to_be_visible()
-        page.screenshot(path=Path(os.environ.get("AIRWORTHY_SCREENSHOTS", tmp_path)) / "decide.png", full_page=True)
-        page.get_by_role("button", name="release").click()
-        browser.close()
+    page = sign_in("admin")
+    page.goto(f"/dags/{QUARANTINE}/runs/{run_id}/tasks/decide/required_actions")
+    expect(page.get_by_text("asking 2026-01-04: 4 of 300 rows in quarantine")).to_be_visible()
+    expect(page.get_by_role("cell", name="expect_column_values_to_be_between(load)").first).to_be_visible()
+    expect(page.get_by_role("cell", name="2026010400-0000")).to_be_visible()
+    expect(page.get_by_role("link", name="Validation result").first).to_be_visible()
+    page.screenshot(path=Path(os.environ.get("AIRWORTHY_SCREENSHOTS", tmp_path)) / "decide.png", full_page=True)
+    page.get_by_role("button", name="release").click()
     assert airflow.wait(QUARANTINE, run_id)["state"] == "success"
     assert rows(asking, "2026-01-04") == 300
     (made,) = on_record(asking, "2026-01-04")

@@ -156,8 +156,7 @@ class Copy:
 
     def challenger(self, pipeline: Pipeline, seed: int) -> tuple[Challenger, Evaluation, list[Verdict]]:
         """Returns a challenger that is not the champion, with what its gates say."""
-        sown = pipeline.train.model_copy(update={"seed": pipeline.train.seed + seed})
-        pipeline = pipeline.model_copy(update={"train": sown})
+        pipeline = _sown(pipeline, seed)
         challenger = train(pipeline, self.as_of.to_pydatetime(), self.profile)
         evaluation = evaluate(pipeline, challenger, self.champion, self.profile)
         judged_at = len(Ledger(self.profile.ledger_url).entries(self.name))
@@ -170,7 +169,7 @@ class Copy:
             tell(self.pipeline, alert, self.profile, {"log": lambda _: "on record only: it is a game day"})
 
     def alert(self, kind: str, about: str = "") -> Signal:
-        """Returns whether an alert of a kind, about something, is on record, and whether its response was carried out.
+        """Returns whether an alert of a kind, about something, is on record, and its response was carried out.
 
         Args:
             kind: Of the alert.
@@ -183,7 +182,9 @@ class Copy:
         if alerts and kind not in alerts.on:
             told += f", because `alerts.on` does not name {kind}"
         told += "".join(f"; response: {row.told}" for row in found if row.channel == "response")
-        return Signal(alarm=f"alert {kind}", fired=any(row.status == "done" for row in found), told=told)
+        return Signal(
+            alarm=f"alert {kind}", fired=bool(found) and all(row.status == "done" for row in found), told=told
+        )
 
     def forget_alerts(self) -> None:
         """Leaves no alert on the copy's record, so that one of an earlier fault is not taken for one of the next."""
@@ -200,11 +201,12 @@ class Copy:
             reconcile(self.name, self.profile)
 
 
-def promote(copy: Copy) -> Entry:
+def promote(copy: Copy, seed: int = 0) -> Entry:
     """Returns the entry that makes a model of the copy's own rows its champion, which no gate judges."""
-    challenger = train(copy.pipeline, copy.as_of.to_pydatetime(), copy.profile)
-    ledger = Ledger(copy.profile.ledger_url)
-    made = partial(ledger.promote, pipeline=copy.name, expected=None, actor=ACTOR, evidence="")
+    challenger = train(_sown(copy.pipeline, seed), copy.as_of.to_pydatetime(), copy.profile)
+    ledger, before = Ledger(copy.profile.ledger_url), copy.champion
+    expected = before.version if before else None
+    made = partial(ledger.promote, pipeline=copy.name, expected=expected, actor=ACTOR, evidence="")
     entry = made(
         version=Registry(copy.profile).register(challenger),
         model_id=challenger.model_id,
@@ -214,3 +216,9 @@ def promote(copy: Copy) -> Entry:
     )
     reconcile(copy.name, copy.profile)
     return entry
+
+
+def _sown(pipeline: Pipeline, seed: int) -> Pipeline:
+    """Returns the pipeline with another seed, so that another model is trained."""
+    sown = pipeline.train.model_copy(update={"seed": pipeline.train.seed + seed})
+    return pipeline.model_copy(update={"train": sown})

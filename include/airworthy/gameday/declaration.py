@@ -109,8 +109,8 @@ def _alerts(declared: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]
         return {}, ["alerts: the pipeline declares none, so nobody would be told; its copy was lent the default"]
     kept = {kind: response for kind, response in declared["respond"].items() if response == "retrain"}
     left = [f"{kind}: {response}" for kind, response in declared["respond"].items() if kind not in kept]
-    told = [f"responses that replace the champion were not tried: {', '.join(left)}"] if left else []
-    return {"on": list(declared["on"]), "respond": kept}, told
+    told = [f"responses that replace the champion are tried by the fault bad_champion alone: {', '.join(left)}"]
+    return {"on": list(declared["on"]), "respond": kept}, told if left else []
 
 
 def _write_profile(folder: Path, profile: Profile) -> None:
