@@ -15,7 +15,7 @@ from airworthy.errors import ModelError, ServiceError
 from airworthy.ledger import Entry, Ledger
 from airworthy.partitions import parse_key
 from airworthy.retrains import Decision
-from airworthy.stages.alarms import of_failure, of_gates, of_monitoring, respond
+from airworthy.stages.alarms import of_failure, of_gates, of_monitoring, of_question, respond, tell
 from airworthy.stages.performance import Labels, record
 from airworthy.stages.reconcile import reconcile
 from airworthy.store import Store
@@ -141,6 +141,17 @@ def test_a_gate_that_stops_a_challenger_is_told(toy: Toy, verdicts: list[dict[st
 def test_a_task_that_failed_for_good_is_told(toy: Toy, kind: str, error: Exception | None, text: str) -> None:
     told = of_failure(toy.pipeline(), kind, "2013-04-01", error)
     assert (told.text, told.incident) == (text, f"{kind} of 2013-04-01")
+
+
+def test_a_question_is_told_and_responded_to_by_nobody_but_people(toy: Toy) -> None:
+    Ledger(toy.profile.ledger_url).create()
+    pipeline = toy.pipeline(alerts={"respond": {"approval": "stop_serving"}})
+    asked = of_question(pipeline, "may it?", "approve of toy.train, run 1, try 1", [], "http://airflow/there", "2 days")
+    channels = {"log": lambda alert: alert.text}
+    text = "Who may edit its runs can answer within 2 days, silence means no: http://airflow/there"
+    assert [(one.channel, one.told) for one in tell(pipeline, asked, toy.profile, channels)] == [("log", text)]
+    silent = of_failure(pipeline, "approval", "run 1", None)
+    assert [one.channel for one in tell(pipeline, silent, toy.profile, channels)] == ["log", "response"]
 
 
 @pytest.fixture

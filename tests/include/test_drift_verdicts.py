@@ -97,6 +97,7 @@ def test_alarms_over_checks_of_unchanged_data_keep_to_the_declared_rate(rows: in
         columns, concept = compare(before, now, limits, (outcomes, said))
         alarms += any(one.drifted for one in columns) or bool(concept and concept.drifted)
         beyond += any(one.score is not None and one.score >= 0.1 for one in columns)
+    print(f"{rows} rows: {alarms} alarms in {CHECKS // 3 + 1} checks, {beyond} with a distance beyond the threshold")
     # Of 334 checks at a rate of 0.01, more than 8 alarms come in one of 100 such tests.
     assert alarms <= 8
     assert beyond > 300 or rows > 60

@@ -49,6 +49,7 @@ monitor:"""
     "no_column": {"synthetic:extract": "synthetic:extract_without_label"},
     "raising": {"synthetic:features": "synthetic:raising_features"},
     "approving": {
+        **ALERTED,
         "beats_champion: {confidence: 0.9}": (
             "approval: {assigned_users: [alice, bob], people: 2, answer_within: 2 hours}"
         ),

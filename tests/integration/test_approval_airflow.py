@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from playwright.sync_api import Page, expect
 from airworthy.airflow_api import AirflowApi, wait_for
 from airworthy.errors import ServiceError
 from airworthy.ledger import Entry, Ledger
+from webhook_server import Chat
 
 INGEST, TRAIN = "approving.ingest", "approving.train"
 
@@ -71,17 +73,26 @@ def clear(airflow: AirflowApi, run_id: str, *tasks: str) -> None:
     airflow.post(f"dags/{TRAIN}/clearTaskInstances", body)
 
 
+def told(chat: Chat, about: str) -> list[str]:
+    """Returns the alerts that the chat got about a run, each as all its text."""
+    texts = [unquote(" ".join(block["text"]["text"] for block in one["blocks"][:2])) for _, one in chat.posted]
+    return [text for text in texts if about in text]
+
+
 def test_a_rejection_is_a_result_and_the_next_person_is_not_asked(
-    airflow: AirflowApi, users: dict[str, AirflowApi], filled: None, stack: Any
+    airflow: AirflowApi, users: dict[str, AirflowApi], filled: None, stack: Any, chat: Chat
 ) -> None:
     run_id = users["carol"].trigger(TRAIN, as_of="2026-01-07")
     asked = question(airflow, run_id, "approve_1")
+    (message,) = told(chat, f"/runs/{run_id}/tasks/approve_1")
+    assert "approving 2026-01-07: may the challenger become champion?" in message
+    assert "alice or bob can answer within 2 hours, silence means no" in message
     assert asked["subject"] == "approving 2026-01-07: may the challenger become champion?"
     assert asked["options"] == ["Approve", "Reject"] and asked["defaults"] is None
     assert [user["id"] for user in asked["assigned_users"]] == ["alice", "bob"]
     evidence = airflow.xcom(TRAIN, run_id, "evaluate")["evidence"]
-    for told in ("be the first champion", "carol asked for it", "| roc_auc |", "| metric_floor | passed |", evidence):
-        assert told in asked["body"], asked["body"]
+    for part in ("be the first champion", "carol asked for it", "| roc_auc |", "| metric_floor | passed |", evidence):
+        assert part in asked["body"], asked["body"]
     answer(users["bob"], run_id, "approve_1", "Reject", "not before the holidays")
     assert airflow.wait(TRAIN, run_id)["state"] == "success"
     states = {task: found["state"] for task, found in airflow.tasks(TRAIN, run_id).items()}
@@ -92,7 +103,7 @@ def test_a_rejection_is_a_result_and_the_next_person_is_not_asked(
 
 
 def test_silence_means_no_and_clearing_the_task_asks_again(
-    airflow: AirflowApi, users: dict[str, AirflowApi], filled: None, stack: Any, tmp_path: Path
+    airflow: AirflowApi, users: dict[str, AirflowApi], filled: None, stack: Any, chat: Chat
 ) -> None:
     run_id = users["alice"].trigger(TRAIN, as_of="2026-01-07")
     question(airflow, run_id, "approve_1")
@@ -104,6 +115,7 @@ def test_silence_means_no_and_clearing_the_task_asks_again(
     assert "Nobody answered within 2 hours. The champion stays" in airflow.log(TRAIN, run_id, "approve_1")
     assert airflow.tasks(TRAIN, run_id)["deploy"]["state"] == "upstream_failed"
     assert champion(stack) is None
+    assert told(chat, f"nobody approved: {run_id}")
 
     clear(airflow, run_id, "approve_1", "approve_2", "deploy")
     for outsider in ("carol", "admin"):
@@ -111,6 +123,8 @@ def test_silence_means_no_and_clearing_the_task_asks_again(
             answer(users[outsider], run_id, "approve_1", "Approve")
     answer(users["alice"], run_id, "approve_1", "Approve")
     asked = question(airflow, run_id, "approve_2")
+    assert len(told(chat, f"/runs/{run_id}/tasks/approve_1")) == 2
+    assert "bob can answer" in told(chat, f"/runs/{run_id}/tasks/approve_2")[0]
     assert [user["id"] for user in asked["assigned_users"]] == ["bob"] and "alice approved at" in asked["body"]
     with pytest.raises(ServiceError, match="403"):  # who asked for the training and has approved of it already
         answer(users["alice"], run_id, "approve_2", "Approve")

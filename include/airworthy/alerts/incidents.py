@@ -26,7 +26,7 @@ _TABLE = sa.Table(
     "alerts",
     sa.MetaData(),
     sa.Column("pipeline", sa.String(50), primary_key=True),
-    sa.Column("incident", sa.String(250), primary_key=True),
+    sa.Column("incident", sa.String(400), primary_key=True),
     sa.Column("channel", sa.String(32), primary_key=True),
     sa.Column("at", sa.DateTime(timezone=True), nullable=False),
     sa.Column("kind", sa.String(16), nullable=False),

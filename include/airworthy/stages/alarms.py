@@ -137,7 +137,7 @@ def tell(pipeline: Pipeline, alert: Alert, profile: Profile, channels: Mapping[s
     declared = pipeline.alerts
     if declared is None or alert.kind not in declared.on:
         return ()
-    if alert.kind in declared.respond:
+    if alert.kind in declared.respond and alert.severity != "info":  # nothing is wrong yet that could be mended
         channels = {**channels, "response": lambda alert: respond(pipeline, alert, profile)}
     return Incidents(profile.ledger_url).tell(alert, channels)
 
@@ -166,6 +166,26 @@ def respond(pipeline: Pipeline, alert: Alert, profile: Profile) -> str:
     to = response.fall_back if isinstance(response, FallBack) else ""
     done = rollback(pipeline, profile, actor, to=to, reason=alert.subject, once=True)
     return f"version {done.version} is champion" + (f" instead of {done.replaced}" if done.changed else " already")
+
+
+def of_question(pipeline: Pipeline, subject: str, asked: str, users: Sequence[str], page: str, within: str) -> Alert:
+    """Returns the alert for people who are asked to approve, so that they need not come across it.
+
+    Args:
+        subject: The question.
+        asked: Names the task and its run.
+        users: Who may answer; whoever may edit runs if it is empty.
+        page: Where.
+        within: What silence after this means no.
+    """
+    return Alert(
+        pipeline=pipeline.name,
+        kind="approval",
+        severity="info",
+        subject=subject,
+        text=f"{' or '.join(users) or 'Who may edit its runs'} can answer within {within}, silence means no: {page}",
+        incident=f"asked by {asked}",
+    )
 
 
 def of_failure(pipeline: Pipeline, kind: str, about: str, error: BaseException | str | None) -> Alert:

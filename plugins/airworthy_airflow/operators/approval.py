@@ -19,6 +19,7 @@ from airworthy.partitions import write_duration
 from airworthy.people import APPROVE, REJECT, until_silence
 from airworthy_airflow import links, reports
 from airworthy_airflow.moments import is_backtest
+from airworthy_airflow.notifiers import tell
 from airworthy_airflow.operators.model import ChallengerOperator
 from airworthy_airflow.operators.stage import final_errors
 
@@ -124,7 +125,16 @@ class ApproveOperator(ChallengerOperator, HITLOperator):
         self.assigned_users = [user for user in self.assigned_users or () if user["id"] not in said]
         self.params["evidence"] = asked.evidence
         self._remember(context, asked)
+        self._tell(context)
         HITLOperator.execute(self, context)
+
+    def _tell(self, context: Any) -> None:
+        from airworthy.stages.alarms import of_question
+
+        task, users = context["ti"], [user["id"] for user in self.assigned_users or ()]
+        asked = f"{task.task_id} of {task.dag_id}, {task.run_id}, try {task.try_number}"
+        within = write_duration(self.approval.answer_within)
+        tell(self.pipeline, of_question(self.pipeline, self.subject, asked, users, task.log_url, within), context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> list[dict[str, Any]]:
         from airworthy.registry import Registry
