@@ -13,10 +13,8 @@ after. Equal parts are better only for who knows how often drift will ask for a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -25,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import IntegrityError
 
 from airworthy.config import Moment, Pipeline
-from airworthy.database import Database
+from airworthy.database import OwnTable
 from airworthy.errors import ConfigError, ConflictError
 from airworthy.partitions import utc
 from airworthy.profile import load_profile
@@ -149,7 +147,7 @@ class KeptBudget:
     """The budget kept in the ledger's database: append-only, in a table that its first use makes."""
 
     def __init__(self, url: str) -> None:
-        self._database = Database("error budget", url)
+        self._table = OwnTable("error budget", url, _TABLE, append_only=True)
 
     def draw(self, look: Look, spending: Spending) -> Draw:
         """Returns what the look drew; two at once draw one after the other.
@@ -171,29 +169,16 @@ class KeptBudget:
         Raises:
             ServiceError: The database does not answer.
         """
-        with self._transaction() as connection:
+        with self._table.transaction() as connection:
             return _draws(connection, pipeline)
 
     def _attempt(self, look: Look, spending: Spending) -> Draw:
-        with self._transaction() as connection:
+        with self._table.transaction() as connection:
             before = _draws(connection, look.pipeline)
             drawn = spending.next(before, look)
             if drawn.sequence > len(before):
                 connection.execute(sa.insert(_TABLE).values(drawn.model_dump()))
             return drawn
-
-    @cached_property
-    def _made(self) -> bool:
-        """True once the table is in place; on PostgreSQL it refuses updates and deletes."""
-        self._database.make(_TABLE, append_only=True)
-        return True
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        """Commits at the end."""
-        assert self._made
-        with self._database.transaction() as connection:
-            yield connection
 
 
 def _draws(connection: sa.Connection, pipeline: str) -> list[Draw]:

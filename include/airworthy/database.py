@@ -64,3 +64,28 @@ class Database:
         engine = sa.create_engine(self._url, pool_pre_ping=True, connect_args=timeout)
         weakref.finalize(self, engine.dispose)  # its connections would stay open until the garbage is collected
         return engine
+
+
+class OwnTable:
+    """One table behind a SQLAlchemy URL, which its first use makes, as `Database.make` does."""
+
+    def __init__(self, name: str, url: str, table: sa.Table, *, append_only: bool) -> None:
+        self._database = Database(name, url)
+        self._table = table
+        self._append_only = append_only
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Yields a connection, and commits at the end.
+
+        Raises:
+            ServiceError: The database does not answer.
+        """
+        assert self._made
+        with self._database.transaction() as connection:
+            yield connection
+
+    @cached_property
+    def _made(self) -> bool:
+        self._database.make(self._table, append_only=self._append_only)
+        return True

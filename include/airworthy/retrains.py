@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Literal
 
 import sqlalchemy as sa
@@ -19,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import IntegrityError
 
 from airworthy.config import Moment
-from airworthy.database import Database
+from airworthy.database import OwnTable
 from airworthy.errors import ConflictError
 from airworthy.partitions import write_duration
 from airworthy.profile import load_profile
@@ -179,7 +177,7 @@ class Retrains:
     """The record in the ledger's database, in a table that its first use makes."""
 
     def __init__(self, url: str) -> None:
-        self._database = Database("record of retrains", url)
+        self._table = OwnTable("record of retrains", url, _TABLE, append_only=True)
 
     def decide(self, found: Findings, policy: Retrain) -> Decision:
         """Returns what becomes of findings, now or when the same was first found; two at once decide one by one.
@@ -231,13 +229,13 @@ class Retrains:
         Raises:
             ServiceError: The database does not answer.
         """
-        with self._transaction() as connection:
+        with self._table.transaction() as connection:
             return _decisions(connection, pipeline)
 
     def _append(self, pipeline: str, next_one: Callable[[Sequence[Decision]], Decision]) -> Decision:
         for _ in range(_ATTEMPTS):
             try:
-                with self._transaction() as connection:
+                with self._table.transaction() as connection:
                     before = _decisions(connection, pipeline)
                     made = next_one(before)
                     if made.sequence > len(before):
@@ -246,17 +244,6 @@ class Retrains:
             except IntegrityError:  # somebody else got this sequence
                 continue
         raise ConflictError(f"retrains: {pipeline}", "was written by others all the time", hint="Retry")
-
-    @cached_property
-    def _made(self) -> bool:
-        self._database.make(_TABLE, append_only=True)
-        return True
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        assert self._made
-        with self._database.transaction() as connection:
-            yield connection
 
 
 def _decisions(connection: sa.Connection, pipeline: str) -> list[Decision]:

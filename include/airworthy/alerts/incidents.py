@@ -7,10 +7,8 @@ was begun long ago and never ended, because a process that dies says nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import Literal
 
 import sqlalchemy as sa
@@ -19,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from airworthy.alerts import Alert, Kind, Severity
 from airworthy.config import Moment
-from airworthy.database import Database
+from airworthy.database import OwnTable
 from airworthy.profile import load_profile
 
 _TABLE = sa.Table(
@@ -72,7 +70,7 @@ class Incidents:
     """The record in the ledger's database, in a table that its first use makes."""
 
     def __init__(self, url: str) -> None:
-        self._database = Database("record of alerts", url)
+        self._table = OwnTable("record of alerts", url, _TABLE, append_only=False)
 
     def tell(self, alert: Alert, channels: Mapping[str, Channel]) -> Sequence[Told]:
         """Returns what this call did: every channel on which nobody has told of the incident.
@@ -91,7 +89,7 @@ class Incidents:
             ServiceError: The database does not answer.
         """
         query = sa.select(_TABLE).where(_TABLE.c.pipeline == pipeline).order_by(_TABLE.c.at, _TABLE.c.channel)
-        with self._transaction() as connection:
+        with self._table.transaction() as connection:
             return [Told.model_validate(dict(row)) for row in connection.execute(query).mappings()]
 
     def _through(self, alert: Alert, channel: str, tell: Channel) -> Told:
@@ -102,7 +100,7 @@ class Incidents:
             log.error("alert %s: %s: %s", alert.incident, channel, error)
             status, told = "failed", f"{type(error).__name__}: {error}"
         row = self._row(alert, channel, status, told)
-        with self._transaction() as connection:
+        with self._table.transaction() as connection:
             connection.execute(sa.update(_TABLE).where(_is(alert, channel)).values(row.model_dump()))
         return row
 
@@ -110,28 +108,17 @@ class Incidents:
         """Returns whether it is on the caller to tell."""
         row = self._row(alert, channel, "begun", "")
         try:
-            with self._transaction() as connection:
+            with self._table.transaction() as connection:
                 connection.execute(sa.insert(_TABLE).values(row.model_dump()))
             return True
         except IntegrityError:
             given_up = (_TABLE.c.status == "begun") & (_TABLE.c.at < row.at - _GIVEN_UP)
             undone = sa.update(_TABLE).where(_is(alert, channel) & ((_TABLE.c.status == "failed") | given_up))
-            with self._transaction() as connection:
+            with self._table.transaction() as connection:
                 return connection.execute(undone.values(row.model_dump())).rowcount == 1
 
     def _row(self, alert: Alert, channel: str, status: Literal["begun", "done", "failed"], told: str) -> Told:
         return Told(**alert.model_dump(), channel=channel, at=datetime.now(UTC), status=status, told=told)
-
-    @cached_property
-    def _made(self) -> bool:
-        self._database.make(_TABLE, append_only=False)
-        return True
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        assert self._made
-        with self._database.transaction() as connection:
-            yield connection
 
 
 def _is(alert: Alert, channel: str) -> sa.ColumnElement[bool]:
