@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -110,6 +112,22 @@ def children(pid: int) -> list[int]:
 
 def is_worker(pid: int) -> bool:
     return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_service_that_is_told_to_stop_leaves_no_memory_behind(
+    toy: Toy, two: tuple[Challenger, Challenger], workers: int
+) -> None:
+    with_workers(toy, workers)
+    entry = promote(toy, two[0])
+    with serving(toy) as server:
+        server.wait_for_version(entry)
+        parent = psutil.Process(server.process.pid)
+        maps = [Path(f"/proc/{one.pid}/maps").read_text() for one in (parent, *parent.children(recursive=True))]
+        (folder,) = {*re.findall(r"(/\S*/airworthy-serving-\w+)/", "".join(maps))}
+        assert Path(folder).exists()
+    assert server.process.returncode == (128 + signal.SIGTERM if workers == 1 else 0)
+    assert not Path(folder).exists()
 
 
 def test_a_killed_worker_is_replaced_and_one_without_parent_ends(toy: Toy, two: tuple[Challenger, Challenger]) -> None:

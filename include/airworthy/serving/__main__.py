@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 
@@ -30,6 +31,8 @@ def main() -> int:
     except AirworthyError as error:
         print(error, file=sys.stderr)
         return 1
+    # When uvicorn has shut down it sends itself the signal anew, which would end it before the folder is removed.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="airworthy-serving-", dir=_shared_memory()) as run:
         os.environ[RUN] = run
         uvicorn.run(
