@@ -20,11 +20,10 @@ from typing import Protocol
 import sqlalchemy as sa
 from dateutil.relativedelta import relativedelta
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import IntegrityError
 
 from airworthy.config import Moment, Pipeline
-from airworthy.database import OwnTable
-from airworthy.errors import ConfigError, ConflictError
+from airworthy.database import NumberedTable
+from airworthy.errors import ConfigError
 from airworthy.partitions import utc
 from airworthy.profile import load_profile
 
@@ -43,7 +42,6 @@ _TABLE = sa.Table(
     sa.Column("left", sa.Float, nullable=False),
     sa.UniqueConstraint("pipeline", "as_of", "run_id", "champion", "gate"),
 )
-_ATTEMPTS = 50
 _NO_BUDGET = "With `confidence` each test stands by itself"
 
 
@@ -147,7 +145,7 @@ class KeptBudget:
     """The budget kept in the ledger's database: append-only, in a table that its first use makes."""
 
     def __init__(self, url: str) -> None:
-        self._table = OwnTable("error budget", url, _TABLE, append_only=True)
+        self._table = NumberedTable("error budget", url, _TABLE, Draw.model_validate)
 
     def draw(self, look: Look, spending: Spending) -> Draw:
         """Returns what the look drew; two at once draw one after the other.
@@ -156,12 +154,7 @@ class KeptBudget:
             ConflictError: Too many others draw at the same moment.
             ServiceError: The database does not answer.
         """
-        for _ in range(_ATTEMPTS):
-            try:
-                return self._attempt(look, spending)
-            except IntegrityError:  # somebody else got this sequence
-                continue
-        raise ConflictError(f"error budget: {look.pipeline}", "was drawn from by others all the time", hint="Retry")
+        return self._table.append(look.pipeline, lambda before: spending.next(before, look))
 
     def draws(self, pipeline: str) -> list[Draw]:
         """Returns what was drawn, oldest first.
@@ -169,21 +162,7 @@ class KeptBudget:
         Raises:
             ServiceError: The database does not answer.
         """
-        with self._table.transaction() as connection:
-            return _draws(connection, pipeline)
-
-    def _attempt(self, look: Look, spending: Spending) -> Draw:
-        with self._table.transaction() as connection:
-            before = _draws(connection, look.pipeline)
-            drawn = spending.next(before, look)
-            if drawn.sequence > len(before):
-                connection.execute(sa.insert(_TABLE).values(drawn.model_dump()))
-            return drawn
-
-
-def _draws(connection: sa.Connection, pipeline: str) -> list[Draw]:
-    query = sa.select(_TABLE).where(_TABLE.c.pipeline == pipeline).order_by(_TABLE.c.sequence)
-    return [Draw.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+        return self._table.rows(pipeline)
 
 
 def run(pipeline: Pipeline, environment: Mapping[str, str], as_of: str, say: Callable[[str], object]) -> None:

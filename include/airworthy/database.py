@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
-from airworthy.errors import ServiceError
+from airworthy.errors import ConflictError, ServiceError
 
 _GUARD = (
     """CREATE OR REPLACE FUNCTION airworthy_refuse_change_of_{table}() RETURNS trigger LANGUAGE plpgsql AS
@@ -18,6 +19,7 @@ _GUARD = (
     """CREATE OR REPLACE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}
     FOR EACH STATEMENT EXECUTE FUNCTION airworthy_refuse_change_of_{table}()""",
 )
+_ATTEMPTS = 50
 _CREATE_LOCK = 20130102  # any constant: two processes that create a table at once must queue
 
 
@@ -70,6 +72,7 @@ class OwnTable:
     """One table behind a SQLAlchemy URL, which its first use makes, as `Database.make` does."""
 
     def __init__(self, name: str, url: str, table: sa.Table, *, append_only: bool) -> None:
+        self._name = name
         self._database = Database(name, url)
         self._table = table
         self._append_only = append_only
@@ -89,3 +92,64 @@ class OwnTable:
     def _made(self) -> bool:
         self._database.make(self._table, append_only=self._append_only)
         return True
+
+
+class Numbered(Protocol):
+    """A row that knows its number among those of its pipeline, as pydantic's models have it."""
+
+    @property
+    def sequence(self) -> int: ...
+
+    def model_dump(self) -> dict[str, Any]: ...
+
+
+Row = TypeVar("Row", bound=Numbered)
+
+
+class NumberedTable(OwnTable, Generic[Row]):
+    """An append-only table whose rows are numbered from 1 for each pipeline, which is its primary key.
+
+    Args:
+        read: Makes a row of what a query gives.
+    """
+
+    def __init__(self, name: str, url: str, table: sa.Table, read: Callable[[Any], Row]) -> None:
+        super().__init__(name, url, table, append_only=True)
+        self._read = read
+
+    def rows(self, pipeline: str) -> list[Row]:
+        """Returns every row of a pipeline, oldest first.
+
+        Raises:
+            ServiceError: The database does not answer.
+        """
+        with self.transaction() as connection:
+            return self._rows(connection, pipeline)
+
+    def append(self, pipeline: str, next_one: Callable[[Sequence[Row]], Row]) -> Row:
+        """Returns what follows from the rows there are, once it is one of them; two at once append one by one.
+
+        Args:
+            pipeline: Whose rows.
+            next_one: Given these, returns the one to come, or one of them if there is none.
+
+        Raises:
+            ConflictError: Too many others append at the same moment.
+            ServiceError: The database does not answer.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                with self.transaction() as connection:
+                    before = self._rows(connection, pipeline)
+                    made = next_one(before)
+                    if made.sequence > len(before):
+                        connection.execute(sa.insert(self._table).values(made.model_dump()))
+                    return made
+            except IntegrityError:  # somebody else got this sequence
+                continue
+        raise ConflictError(f"{self._name}: {pipeline}", "was written by others all the time", hint="Retry")
+
+    def _rows(self, connection: sa.Connection, pipeline: str) -> list[Row]:
+        columns = self._table.c
+        query = sa.select(self._table).where(columns.pipeline == pipeline).order_by(columns.sequence)
+        return [self._read(dict(row)) for row in connection.execute(query).mappings()]

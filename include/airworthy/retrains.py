@@ -14,11 +14,9 @@ from typing import Literal
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import IntegrityError
 
 from airworthy.config import Moment
-from airworthy.database import OwnTable
-from airworthy.errors import ConflictError
+from airworthy.database import NumberedTable
 from airworthy.partitions import write_duration
 from airworthy.profile import load_profile
 from airworthy.retrain import Retrain
@@ -40,7 +38,6 @@ _TABLE = sa.Table(
     sa.Column("actor", sa.Text, nullable=False),
     sa.UniqueConstraint("pipeline", "key"),
 )
-_ATTEMPTS = 50
 _DOUBLED = 6  # times at most: 7 days become 448, and a date stays one
 # One bad or drifted partition may be chance; a count of rows is not.
 _DEBOUNCED = frozenset({"drift", "decay", "anomaly"})
@@ -177,7 +174,7 @@ class Retrains:
     """The record in the ledger's database, in a table that its first use makes."""
 
     def __init__(self, url: str) -> None:
-        self._table = OwnTable("record of retrains", url, _TABLE, append_only=True)
+        self._table = NumberedTable("record of retrains", url, _TABLE, Decision.model_validate)
 
     def decide(self, found: Findings, policy: Retrain) -> Decision:
         """Returns what becomes of findings, now or when the same was first found; two at once decide one by one.
@@ -186,7 +183,7 @@ class Retrains:
             ConflictError: Too many others decide at the same moment.
             ServiceError: The database does not answer.
         """
-        return self._append(found.pipeline, lambda before: decided(found, before, policy))
+        return self._table.append(found.pipeline, lambda before: decided(found, before, policy))
 
     def preview(self, found: Findings, policy: Retrain) -> Decision:
         """Returns what would become of findings, and leaves nothing.
@@ -221,7 +218,7 @@ class Retrains:
                 actor=actor,
             )
 
-        return self._append(pipeline, began)
+        return self._table.append(pipeline, began)
 
     def decisions(self, pipeline: str) -> list[Decision]:
         """Returns every row of a pipeline, oldest first.
@@ -229,26 +226,7 @@ class Retrains:
         Raises:
             ServiceError: The database does not answer.
         """
-        with self._table.transaction() as connection:
-            return _decisions(connection, pipeline)
-
-    def _append(self, pipeline: str, next_one: Callable[[Sequence[Decision]], Decision]) -> Decision:
-        for _ in range(_ATTEMPTS):
-            try:
-                with self._table.transaction() as connection:
-                    before = _decisions(connection, pipeline)
-                    made = next_one(before)
-                    if made.sequence > len(before):
-                        connection.execute(sa.insert(_TABLE).values(made.model_dump()))
-                    return made
-            except IntegrityError:  # somebody else got this sequence
-                continue
-        raise ConflictError(f"retrains: {pipeline}", "was written by others all the time", hint="Retry")
-
-
-def _decisions(connection: sa.Connection, pipeline: str) -> list[Decision]:
-    query = sa.select(_TABLE).where(_TABLE.c.pipeline == pipeline).order_by(_TABLE.c.sequence)
-    return [Decision.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+        return self._table.rows(pipeline)
 
 
 HEAD = ("as of", "partition", "action", "cause", "champion", "reason")

@@ -25,7 +25,7 @@ from airworthy.serving.feature_code import with_own_feature_code
 from airworthy.serving.inputs import typed
 from airworthy.serving.kept_files import KeptFiles
 from airworthy.serving.lookup import Lookups
-from airworthy.serving.rows import Rows
+from airworthy.serving.rows import by_column
 from airworthy.serving.trouble import Watched, keep_asking
 
 _LONGEST_PAUSE = 30.0
@@ -283,8 +283,7 @@ def load(entry: Entry, folder: Path, pipeline: Pipeline) -> Champion:
     """
     model = load_model(folder, digest=entry.digest, pipeline=with_own_feature_code(pipeline))
     recorded = model.recorded()
-    values = map(list, zip(*recorded["data"], strict=True))
-    rows = Rows(dict(zip(recorded["columns"], values, strict=True)), len(recorded["data"]))
+    rows = by_column(recorded["columns"], recorded["data"])
     columns = typed(model.contract.inputs, rows)
     answers = model.predict_columns(columns, rows.count)
     require_same_answers(pipeline, largest_difference(answers, np.asarray(recorded["expected"], dtype="float64")))

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +21,8 @@ from airworthy.registry import Registry
 from airworthy.serving.check import check_in_fresh_process, require_same_answers
 
 _MEMORY, _CANARY = "champion.json", "canary.json"
+
+Kept = TypeVar("Kept", bound=BaseModel)
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +79,8 @@ class KeptFiles:
         (self._folder / pipeline / _MEMORY).unlink(missing_ok=True)
 
     def remembered(self) -> Iterator[Remembered]:
-        """Yields what the last run remembered of each pipeline; what cannot be read is told and left out."""
-        for file in sorted(self._folder.glob(f"*/{_MEMORY}")):
-            try:
-                yield Remembered.model_validate_json(file.read_text())
-            except (OSError, ValidationError) as error:
-                log.warning("%s cannot be read and is ignored: %s", file, error)
+        """Returns what the last run remembered of each pipeline; what cannot be read is told and left out."""
+        return self._read(_MEMORY, Remembered)
 
     def remember_canary(self, entry: Entry) -> None:
         """Leaves on record which challenger answers beside the champion; its files are kept from here on."""
@@ -91,12 +90,8 @@ class KeptFiles:
         (self._folder / pipeline / _CANARY).unlink(missing_ok=True)
 
     def remembered_canaries(self) -> Iterator[Entry]:
-        """Yields the last step of each canary that ran in the last run; what cannot be read is told and left out."""
-        for file in sorted(self._folder.glob(f"*/{_CANARY}")):
-            try:
-                yield Entry.model_validate_json(file.read_text())
-            except (OSError, ValidationError) as error:
-                log.warning("%s cannot be read and is ignored: %s", file, error)
+        """Returns the last step of each canary that ran in the last run; what cannot be read is told and left out."""
+        return self._read(_CANARY, Entry)
 
     def prune(self, pipeline: str, digests: Collection[str | None]) -> None:
         """Removes the files of a pipeline's other versions; a challenger's are kept as long as its canary runs."""
@@ -104,3 +99,10 @@ class KeptFiles:
         for path in (self._folder / pipeline).iterdir():
             if path.name not in {_MEMORY, _CANARY, *tried, *digests}:
                 shutil.rmtree(path, ignore_errors=True)
+
+    def _read(self, name: str, kind: type[Kept]) -> Iterator[Kept]:
+        for file in sorted(self._folder.glob(f"*/{name}")):
+            try:
+                yield kind.model_validate_json(file.read_text())
+            except (OSError, ValidationError) as error:
+                log.warning("%s cannot be read and is ignored: %s", file, error)

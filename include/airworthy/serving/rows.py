@@ -68,7 +68,7 @@ def _split(rows: Any) -> Rows:
     for number, row in enumerate(data):
         if not isinstance(row, list) or len(row) != len(names):
             raise DataError(f"request: dataframe_split.data[{number}]", f"must be a list of {len(names)} values", row)
-    return _by_column(names, data)
+    return by_column(names, data)
 
 
 def _records(key: str, rows: Any) -> Rows:
@@ -94,10 +94,15 @@ def _csv(body: bytes) -> Rows:
     for number, row in enumerate(rows):
         if len(row) != len(header):
             raise DataError(f"request: row {number}", f"must have {len(header)} fields, as the header", len(row))
-    return _by_column(header, [[cell or None for cell in row] for row in rows], text=True)
+    return by_column(header, [[cell or None for cell in row] for row in rows], text=True)
 
 
-def _by_column(names: Sequence[str], data: Sequence[Sequence[Any]], *, text: bool = False) -> Rows:
+def by_column(names: Sequence[str], data: Sequence[Sequence[Any]], *, text: bool = False) -> Rows:
+    """Returns the columns of rows that are as long as there are names.
+
+    Raises:
+        DataError: A column is named twice, or there are no rows.
+    """
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise DataError("request", "must not name a column twice", twice)
