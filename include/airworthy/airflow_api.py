@@ -110,6 +110,11 @@ class AirflowApi:
         )
         return "\n".join(text for line in found["content"] for text in _lines(line))
 
+    def link(self, dag_id: str, run_id: str, task_id: str, name: str) -> str:
+        """Returns where a link of a task leads, once Airflow knows; it is told after the task's state."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/links"
+        return str(wait_for(f"link {name} of {task_id}", lambda: self.get(path)["extra_links"].get(name), timeout=60))
+
     def wait(self, dag_id: str, run_id: str, timeout: float = 300) -> dict[str, Any]:
         """Returns the run once it has ended, whatever its state."""
 

@@ -62,7 +62,7 @@ class Database:
 
     @cached_property
     def _engine(self) -> sa.Engine:
-        timeout = {"timeout": 5} if self._url.startswith("sqlite") else {"connect_timeout": 5}
+        timeout = {"timeout": 30} if self._url.startswith("sqlite") else {"connect_timeout": 5}
         engine = sa.create_engine(self._url, pool_pre_ping=True, connect_args=timeout)
         weakref.finalize(self, engine.dispose)  # its connections would stay open until the garbage is collected
         return engine

@@ -117,14 +117,17 @@ def test_up_is_healthy_on_loopback_only_and_down_leaves_nothing(site: Site) -> N
     assert output.count("healthy") == 7
 
     secret = json.loads((site.home / "secrets.json").read_text())["postgres"]
-    assert not [process for process in site.processes() if secret in " ".join(process.cmdline())]
+    for process in site.processes():
+        with suppress(psutil.NoSuchProcess):  # a worker may end at any moment
+            assert secret not in " ".join(process.cmdline())
     assert (site.home / "secrets.json").stat().st_mode & 0o077 == 0
 
     code, output = site.run("up")
     assert (code, "running already" in output) == (0, True), output
 
     site.mlflow("experiments/create", {"name": "kept"})
-    assert site.run("down") == (0, "Everything is down; the state is kept.\n")
+    code, output = site.run("down")
+    assert (code, output.splitlines()[-1]) == (0, "Everything is down; the state is kept.")
     assert site.processes() == []
     assert site.run("down") == (0, "Nothing was running.\n")
     assert site.run("status")[0] == 1

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mlflow_process import mlflow_server
 from postgres_process import postgres_server
@@ -29,6 +30,10 @@ _NEEDS = {
     "playwright": ["test_pages_in_a_browser.py"],
 }
 collect_ignore = [name for package, names in _NEEDS.items() if not importlib.util.find_spec(package) for name in names]
+
+# What a property fails on it must fail on everywhere, however slow the machine is.
+settings.register_profile("same_everywhere", deadline=None, derandomize=True)
+settings.load_profile("same_everywhere")
 
 os.environ |= {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mlflow_process import free_port
+from ports import free_port
 from postgres_process import postgres_server
 
 NO_REDIS = "redis-server is not installed (Debian: apt-get install redis-server)"

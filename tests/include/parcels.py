@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class World:
         """Returns the name of a new module with this code."""
         name = f"user_module_{next(_numbers)}"
         (self.folder / f"{name}.py").write_text(code)
+        importlib.invalidate_caches()  # where a folder's time is coarse, two modules are written within one tick of it
         return name
 
     def pipeline(self, code: str = "", **changes: Any) -> Pipeline:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from airworthy.ledger import Entry, Ledger
 from airworthy.model_files import REQUESTS
 from airworthy.registry import Challenger, Registry
 from airworthy.stages.train import train
+from ports import free_port
 from toy_pipeline import Toy
 
 MARCH, APRIL = datetime(2013, 4, 1, tzinfo=UTC), datetime(2013, 4, 8, tzinfo=UTC)
@@ -84,9 +84,7 @@ class Server:
 @contextmanager
 def serving(toy: Toy, **environment: str) -> Iterator[Server]:
     """Yields a server of the toy's pipelines, once it has looked at the ledger."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     settings = {"AIRWORTHY_SERVING_POLL": "0.05", **environment}
     headers = {"Authorization": f"Bearer {token}"} if (token := environment.get("AIRWORTHY_SERVING_TOKEN")) else {}
     log = toy.folder / f"serving-{port}.log"
@@ -99,7 +97,7 @@ def serving(toy: Toy, **environment: str) -> Iterator[Server]:
         yield server
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def trained(toy: Toy, pipeline: Pipeline, as_of: datetime = MARCH) -> Challenger:

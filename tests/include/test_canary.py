@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from airworthy.ledger import Entry, Ledger
 from airworthy.partitions import parse_key
 from airworthy.profile import ROOT, Profile
 from airworthy.registry import Challenger, Registry
-from airworthy.stages.canary import following, look, stop
+from airworthy.stages.canary import Trial, following, look, stop
 from airworthy.stages.deploy import deploy
 from airworthy.stages.evaluate import Evaluation
 from airworthy.stages.monitor import score
@@ -110,7 +110,7 @@ class World:
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patched:
-        toy = toy_at(tmp_path_factory.mktemp("canary"), mlflow_uri, patched)
+        toy = replace(toy_at(tmp_path_factory.mktemp("canary"), mlflow_uri, patched), name="toy_canary")  # salts by it
         for name, value in toy.environment({"AIRWORTHY_STORE_URI": toy.profile.store_uri}).items():
             patched.setenv(name, value)
         folder = toy.folder / "code" / "pipelines"
@@ -233,8 +233,13 @@ def test_one_that_fails_or_hangs_costs_no_answer_and_is_taken_back(world: World,
 
         assert "failed or were late in the challenger" in server.wait(alarm)
         assert set(ask(server, rows)) == {"2"}
-        found = look(pipeline, profile, "monitor")
-        assert found is not None and found.action == "take_back" and "failed or were late" in found.reason
+
+        def taken_back() -> Trial | None:
+            found = look(pipeline, profile, "monitor")
+            return None if found is None or found.action == "wait" else found  # it waits while serving is slow to say
+
+        found = server.wait(taken_back)
+        assert found.action == "take_back" and "failed or were late" in found.reason
         server.wait(lambda: "canary" not in server.model(world.toy.name))
         assert set(ask(server, rows)) == {"2"}
     assert world.record == [("promote", "2"), ("canary", "3"), ("take_back", "3")]

@@ -169,7 +169,7 @@ def partitions(draw: st.DrawFn) -> pd.DataFrame:
     return frame
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(partitions(), st.integers(1, 50))
 def test_a_contract_accepts_the_partition_it_was_learnt_from(
     tmp_path_factory: pytest.TempPathFactory, frame: pd.DataFrame, size: int
@@ -185,7 +185,7 @@ def test_a_contract_accepts_the_partition_it_was_learnt_from(
         assert write(world.contract()) == world.file.read_text()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(partitions(), partitions())
 def test_what_evolved_from_any_partition_accepts_it(
     tmp_path_factory: pytest.TempPathFactory, first: pd.DataFrame, second: pd.DataFrame

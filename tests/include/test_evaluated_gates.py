@@ -53,7 +53,7 @@ def test_a_good_model_passes_them_all_with_and_without_a_champion(toy: Toy) -> N
     other = train(linear, AS_OF, toy.profile)
     latency, *rest = judged(toy, linear, other, *GATES, champion=crown(toy, challenger))
     assert all(found.passed for found in (latency, *rest)), rest
-    assert latency.evidence["challenger"]["timed"] >= latency.evidence["challenger"]["rounds"] * 50 > 0
+    assert latency.evidence["challenger"]["timed"] >= latency.evidence["challenger"]["rounds"] > 0
     assert latency.evidence["champion"]["p50_ms"] > 0
     shares = rest[3].evidence["shares"]
     assert rest[3].evidence["method"] == "permutation" and sum(shares.values()) == pytest.approx(1)

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airworthy.columns import lossless
@@ -160,7 +160,6 @@ def test_a_quote_within_a_cell_opens_nothing(tmp_path: Path) -> None:
     assert found["c"].to_pylist() == [f'x\n"{number}' for number in range(2000)]
 
 
-@settings(deadline=None)
 @given(cells=st.lists(st.text('",\n x', max_size=6), min_size=1, max_size=40))
 def test_quoted_cells_are_never_cut(cells: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("quoted")

@@ -21,6 +21,7 @@ from airworthy.gameday.faults.drift import Drift
 from airworthy.gameday.making import make, remove
 from airworthy.gameday.page import GameDay, in_order, publish, require_all
 from airworthy.ledger import Ledger
+from airworthy.profile import Serving
 from airworthy.stages import alarms
 from published import Published
 from serving_process import promote, trained
@@ -47,7 +48,8 @@ class Real:
     published: Published
 
     def make(self) -> Copy:
-        return make(self.published.pipeline, self.toy.profile)
+        patient = {"serving": Serving(requests=32, seconds=60)}  # whatever else this machine does meanwhile
+        return make(self.published.pipeline, self.toy.profile.model_copy(update=patient))
 
     def remove(self) -> None:
         remove(self.toy.name, self.toy.profile)

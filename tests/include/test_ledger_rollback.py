@@ -196,7 +196,7 @@ class Book:
         self.standing = [one for one in self.standing if one[0] < wanted[0]] + [wanted]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(ACTIONS, max_size=25))
 def test_whatever_happens_the_ledger_says_what_the_simplest_book_says(actions: list[tuple[str, str, bool]]) -> None:
     ledger, book = Ledger("sqlite://"), Book()

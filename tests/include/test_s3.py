@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from airworthy.errors import DataError, ServiceError
 from airworthy.places import ObjectStore
 from airworthy.sources import delta
 from parcels import DAY, NEXT_DAY, parcels
+from ports import free_port
 from test_sources import extract, files, source
 
 KEYS = {"aws_access_key_id": "tester", "aws_secret_access_key": "hunter2", "region_name": "eu-central-1"}
@@ -30,9 +30,7 @@ KEYS = {"aws_access_key_id": "tester", "aws_secret_access_key": "hunter2", "regi
 
 @contextmanager
 def served(log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log.open("wb") as sink:

@@ -114,7 +114,7 @@ def test_csv_means_the_same_as_json() -> None:
     assert found == {name: [value, value, None] for name, value in expected.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(some.data())
 def test_a_frame_of_typed_values_is_the_one_that_training_makes(data: some.DataObject) -> None:
     count = data.draw(some.integers(1, 4))
@@ -150,7 +150,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[LoadedModel]
 def test_columns_are_scored_exactly_as_frames_are(models: list[LoadedModel]) -> None:
     assert [model.direct for model in models] == [True, False, True]
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, suppress_health_check=list(HealthCheck))
     @given(some.data())
     def holds(data: some.DataObject) -> None:
         count = data.draw(some.integers(1, 5))

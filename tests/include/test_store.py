@@ -253,7 +253,7 @@ CELLS = {
 TYPES = {"text": "object", "real": "float64", "whole": "int64", "flag": "object", "when": "datetime64[us, UTC]"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(*CELLS.values()), min_size=1, max_size=12))
 def test_rereading_and_writing_any_content_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[object, ...]]

@@ -47,7 +47,7 @@ ORIGINS = st.sampled_from(["A", "B", None])
 HOURS = st.integers(0, 71)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     known=st.lists(st.tuples(ORIGINS, HOURS, st.one_of(st.none(), st.integers(-9, 9))), min_size=1, max_size=25),
     asked=st.lists(st.tuples(ORIGINS, st.integers(24, 47)), max_size=25),

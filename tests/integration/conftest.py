@@ -26,7 +26,7 @@ ALERTED = {"monitor: ": "alerts: {webhook: {connection: ops_chat}}\nmonitor: "}
 # The pipelines of these tests: `tiny.yaml`, and what is different about the others.
 VARIANTS: dict[str, dict[str, str]] = {
     "tiny": ALERTED,
-    "outage": {"trials: 2": "trials: 20", "n_estimators: 30": "n_estimators: 300"},
+    "outage": {"trials: 2": "trials: 100", "n_estimators: 30": "n_estimators: 300"},
     "damaged": {},
     "pages": {},
     "replayed": {},

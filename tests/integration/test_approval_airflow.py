@@ -21,6 +21,8 @@ from airworthy.ledger import Entry, Ledger
 from webhook_server import Chat
 
 INGEST, TRAIN = "approving.ingest", "approving.train"
+# Airflow 3.3 takes what comes in the first second or two for a lost task, and asks again; nobody reads that fast.
+AS_LONG_AS_PEOPLE = 3
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +63,7 @@ def answer(
     user: AirflowApi, run_id: str, task: str, option: str, reason: str = "", evidence: str | None = None
 ) -> None:
     asked = question(user, run_id, task)
-    # Airflow 3.3 takes an answer within the first second for a lost task, and asks again; nobody reads that fast.
-    time.sleep(2)
+    time.sleep(AS_LONG_AS_PEOPLE)
     shown = asked["params"]["evidence"]["value"] if evidence is None else evidence
     chosen = {"chosen_options": [option], "params_input": {"reason": reason, "evidence": shown}}
     user.patch(details(run_id, task), chosen)
@@ -107,6 +108,7 @@ def test_silence_means_no_and_clearing_the_task_asks_again(
 ) -> None:
     run_id = users["alice"].trigger(TRAIN, as_of="2026-01-07")
     question(airflow, run_id, "approve_1")
+    time.sleep(AS_LONG_AS_PEOPLE)
     engine = sa.create_engine(stack.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
     with engine.begin() as connection:  # two hours are over
         past = "UPDATE task_instance SET trigger_timeout = now() - interval '1 second' WHERE run_id = :run"

@@ -83,7 +83,7 @@ def test_nothing_was_promoted_registered_or_told(
         assert (tasks["gates"]["state"], tasks["deploy"]["state"]) == ("success", "skipped")
     assert Ledger(stack.environment["AIRWORTHY_LEDGER_URL"]).entries(NAME) == []
     versions = httpx.get(
-        f"{stack.mlflow_url}/api/2.0/mlflow/model-versions/search", params={"filter": f"name='{NAME}'"}
+        f"{stack.mlflow_url}/api/2.0/mlflow/model-versions/search", params={"filter": f"name='{NAME}'"}, timeout=60
     ).json()
     assert not versions.get("model_versions")
     (asset,) = airflow.get("assets", name_pattern=f"{NAME}.champion")["assets"]

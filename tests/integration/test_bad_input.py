@@ -131,11 +131,11 @@ def test_a_training_killed_while_it_tunes_goes_on_where_it_was(airflow, stack, o
     assert airflow.wait("outage.train", run_id)["state"] == "success"
     log = airflow.log("outage.train", run_id, "train", attempt=2)
     (kept,) = re.findall(r"The search goes on after (\d+) trials of an attempt that was cut off", log)
-    assert 3 <= int(kept) < 20
+    assert 3 <= int(kept) < 100
     assert mlflow.get_run(killed).info.status == "KILLED"
     finished = airflow.xcom("outage.train", run_id, "train")["run_id"]
     trials = mlflow.get_metric_history(finished, "best_roc_auc")
-    assert finished != killed and max(point.step for point in trials) == 19
+    assert finished != killed and max(point.step for point in trials) == 99
 
 
 def test_a_model_file_damaged_before_deploy_is_rolled_back(airflow, stack) -> None:
@@ -167,12 +167,12 @@ def test_a_report_needs_a_login(airflow, stack, path: str) -> None:
     run_id = airflow.trigger("tiny.ingest", partition="2026-01-05")
     airflow.unpause("tiny.ingest")
     assert airflow.wait("tiny.ingest", run_id)["state"] == "success"
-    links = airflow.get(f"dags/tiny.ingest/dagRuns/{run_id}/taskInstances/validate/links")["extra_links"]
-    url = links["Validation result"]
+    url = airflow.link("tiny.ingest", run_id, "validate", "Validation result")
     assert url.endswith(path)
-    assert httpx.get(url).status_code == 401
+    assert httpx.get(url, timeout=60).status_code == 401
     token = airflow._http.headers["Authorization"]
-    answer = httpx.get(url, headers={"Authorization": token})
+    answer = httpx.get(url, headers={"Authorization": token}, timeout=60)
     assert answer.status_code == 200 and "expect_column_values_to_be_between" in answer.text
-    outside = httpx.get(f"{url.rpartition('/')[0]}/%2e%2e/%2e%2e/%2e%2e/secrets.json", headers={"Authorization": token})
+    above = f"{url.rpartition('/')[0]}/%2e%2e/%2e%2e/%2e%2e/secrets.json"
+    outside = httpx.get(above, headers={"Authorization": token}, timeout=60)
     assert outside.status_code == 404

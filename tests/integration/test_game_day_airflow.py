@@ -46,8 +46,9 @@ def state(stack: Any, config_dir: Path, airflow: AirflowApi) -> dict[str, Any]:
     files = [*(home / "store").rglob("*"), *config_dir.rglob("*"), *(home / "serving").rglob("*")]
     mine = [file for file in files if file.is_file() and {"played", "silenced"} & {*file.parts, file.stem}]
     mlflow = f"{stack.mlflow_url}/api/2.0/mlflow"
-    models = httpx.get(f"{mlflow}/registered-models/search", params={"filter": "name LIKE 'played%'"}).json()
-    experiments = httpx.post(f"{mlflow}/experiments/search", json={"max_results": 1000}).json()["experiments"]
+    chosen = {"filter": "name LIKE 'played%'"}
+    models = httpx.get(f"{mlflow}/registered-models/search", params=chosen, timeout=60).json()
+    experiments = httpx.post(f"{mlflow}/experiments/search", json={"max_results": 1000}, timeout=60).json()
     with sa.create_engine(url).connect() as connection:
         schemas = sorted(sa.inspect(connection).get_schema_names())
     return {
@@ -58,9 +59,9 @@ def state(stack: Any, config_dir: Path, airflow: AirflowApi) -> dict[str, Any]:
         "files": {file: file.stat().st_mtime_ns for file in mine},
         "folders": sorted((home / "game_day").glob("*")),
         "models": models,
-        "experiments": sorted(one["name"] for one in experiments),
+        "experiments": sorted(one["name"] for one in experiments["experiments"]),
         "schemas": schemas,
-        "served": httpx.get(f"{stack.serving_url}/models").json()["played"],
+        "served": httpx.get(f"{stack.serving_url}/models", timeout=60).json()["played"],
         "runs": [
             run["dag_run_id"] for name in ("ingest", "train", "monitor") for run in airflow.runs(f"played.{name}")
         ],
@@ -69,7 +70,7 @@ def state(stack: Any, config_dir: Path, airflow: AirflowApi) -> dict[str, Any]:
 
 def report(stack: Any, airflow: AirflowApi, run: str) -> dict[str, Any]:
     """Returns what the page says that the task links to."""
-    link = airflow.get(f"dags/{DAG}/dagRuns/{run}/taskInstances/report/links")["extra_links"]["Game day report"]
+    link = airflow.link(DAG, run, "report", "Game day report")
     page = Path(stack.home, "reports", link.partition("/airworthy/reports/")[2])
     assert "What was played" in page.read_text()
     return dict(json.loads(page.with_suffix(".json").read_text()))

@@ -87,8 +87,8 @@ def mark(stack: Any, run_id: str) -> list[str | None]:
 
 
 def page(airflow: AirflowApi, champion: dict[str, Any]) -> str:
-    path = f"dags/corrected.train/dagRuns/{champion['run']}/taskInstances/train/links"
-    answer = httpx.get(airflow.get(path)["extra_links"]["Lineage"], headers=airflow._http.headers)
+    url = airflow.link("corrected.train", champion["run"], "train", "Lineage")
+    answer = httpx.get(url, headers=airflow._http.headers, timeout=60)
     assert answer.status_code == 200
     return answer.text
 
@@ -160,8 +160,7 @@ def test_the_dag_builds_it_again_and_puts_that_on_record(airflow, champion, stac
         assert found["digest"] == found["recorded"] == champion["digest"] and found["differences"] == []
     version = MlflowClient(stack.mlflow_url, stack.mlflow_url).get_model_version("corrected", "1")
     assert version.tags["rebuild"].startswith("identical 20")
-    links = airflow.get(f"dags/corrected.rebuild/dagRuns/{run_id}/taskInstances/rebuild/links")["extra_links"]
-    assert champion["run_id"] in links["MLflow run"]
+    assert champion["run_id"] in airflow.link("corrected.rebuild", run_id, "rebuild", "MLflow run")
 
 
 def test_a_champion_that_cannot_be_built_again_turns_the_dag_red(airflow, champion, stack) -> None:

@@ -39,7 +39,8 @@ def last(stack: Any) -> Entry:
 
 def answering(stack: Any) -> str:
     url = f"{stack.serving_url}/invocations"
-    return str(httpx.post(url, params={"pipeline": NAME}, json={"dataframe_records": [RECORD]}).json()["model_version"])
+    answer = httpx.post(url, params={"pipeline": NAME}, json={"dataframe_records": [RECORD]}, timeout=60)
+    return str(answer.json()["model_version"])
 
 
 def airworthy(stack: Any, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -57,8 +58,8 @@ def test_a_rest_call_rolls_back(airflow, two, stack) -> None:
     (event,) = airflow.get("assets/events", source_dag_id=f"{NAME}.rollback", source_run_id=run_id)["asset_events"]
     assert event["name"] == f"{NAME}.champion"
     assert (event["extra"]["version"], event["extra"]["replaced"]) == ("1", "2")
-    links = airflow.get(f"dags/{NAME}.rollback/dagRuns/{run_id}/taskInstances/rollback/links")["extra_links"]
-    assert NAME in links["Serving"] and entry.run_id in links["MLflow run"]
+    assert NAME in airflow.link(f"{NAME}.rollback", run_id, "rollback", "Serving")
+    assert entry.run_id in airflow.link(f"{NAME}.rollback", run_id, "rollback", "MLflow run")
 
 
 def test_the_command_rolls_back_and_forth(airflow, two, stack) -> None:

@@ -36,4 +36,5 @@ def test_the_forking_parent_has_no_socket_but_airflows_own(probes, stack, stage:
     assert {remote for _, remote in sockets} <= {stack.ports.airflow, stack.ports.postgres}
     with sa.create_engine(stack.environment["AIRWORTHY_LEDGER_URL"]).connect() as connection:
         others = "SELECT client_port FROM pg_stat_activity WHERE client_port > 0 AND datname <> 'airflow'"
-        assert not {local for local, _ in sockets} & set(connection.execute(sa.text(others)).scalars())
+        foreign = set(connection.execute(sa.text(others)).scalars())
+    assert not {local for local, remote in sockets if remote == stack.ports.postgres} & foreign
