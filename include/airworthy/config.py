@@ -247,6 +247,13 @@ class Pipeline(Strict):
         """The columns that tell a row apart in the whole table; the key is unique within its partition only."""
         return list(dict.fromkeys((*self.key, self.time)))
 
+    @property
+    def set_aside(self) -> frozenset[str]:
+        """The raw columns that no model takes, so that no request must have them; one that has them is answered."""
+        looked_up = {name for view in self.views.values() for name in view.columns}
+        unlearned = {*self.train.exclude, self.train.weight or ""} - looked_up - {""} if self.features is None else ()
+        return frozenset((*self.pii, *unlearned))
+
     def under(self, policy: str) -> Self:
         """Returns the pipeline as one of its policies has it.
 

@@ -54,7 +54,7 @@ def processors() -> dict[str, Any]:
     subprocess.run([sys.executable, __file__, "spinning"], check=True, capture_output=True)
     thread.join()
     spin(0.3)
-    time.sleep(0.2)
+    time.sleep(2)
     return meter.stop()._asdict()
 
 

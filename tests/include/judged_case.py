@@ -60,7 +60,8 @@ def case(
         classes=() if task == "regression" else tuple(map(str, np.unique(label))),
     )
     contract = SimpleNamespace(features=describe_features(rows[features or list(rows.columns)]))
-    return SimpleNamespace(rows=rows, evidence=evidence, own=SimpleNamespace(contract=contract))
+    pipeline = SimpleNamespace(set_aside=frozenset())
+    return SimpleNamespace(rows=rows, evidence=evidence, own=SimpleNamespace(contract=contract), pipeline=pipeline)
 
 
 def verdict(gate: Gate, made: Any) -> Verdict:

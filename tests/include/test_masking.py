@@ -182,9 +182,9 @@ def go_through_everything(canaries: Canaries) -> None:
 
 
 @pytest.fixture
-def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifacts(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> Path:
     """The folder of the MLflow server that all tests share; each test looks for a token of its own."""
-    return next(folder for folder in tmp_path_factory.getbasetemp().glob("mlflow*") if (folder / "mlflow.db").exists())
+    return tmp_path_factory.getbasetemp() / "mlflow0"  # as `mlflow_uri` makes it
 
 
 def test_canaries_are_nowhere_but_in_raw_quarantine_and_keys(

@@ -94,12 +94,12 @@ def test_the_links_between_the_pages_lead_somewhere(browser: Browser, pages: dic
     page = browser.new_page()
     page.goto(pages["validation"].as_uri())
     page.get_by_role("link", name="Data Docs").click()
-    assert page.url == pages["docs"].as_uri()
+    page.wait_for_url(pages["docs"].as_uri())
     page.get_by_role("link", name="All partitions").click()
-    assert page.url == pages["index"].as_uri()
+    page.wait_for_url(pages["index"].as_uri())
     page.get_by_role("link", name=DAY.key).click()
     page.get_by_role("link", name="What was made of it").click()
-    assert page.url == pages["validation"].as_uri()
+    page.wait_for_url(pages["validation"].as_uri())
 
 
 def test_marks_and_details_look_as_they_should(browser: Browser, pages: dict[str, Path]) -> None:

@@ -22,14 +22,12 @@ def test_of_a_fork_only_its_own_memory_and_time_count() -> None:
     used = measured("child_of_a_big_parent")
     assert used["peak_mb"] == pytest.approx(100, abs=SLACK)
     assert used["resident_mb"] == pytest.approx(500, abs=3 * SLACK)  # with the interpreter
-    assert 0.2 <= used["cpu_seconds"] < 1.5
-    assert used["cpu_seconds"] <= used["seconds"] + 0.1
+    assert 0.2 <= used["cpu_seconds"] <= used["seconds"] + 0.1
 
 
 def test_processor_time_is_that_of_all_threads_and_processes_but_none_asleep() -> None:
     used = measured("processors")
-    assert 0.9 <= used["cpu_seconds"] < 1.8  # the process has an interpreter to start
-    assert used["seconds"] >= 0.5
+    assert 0.9 <= used["cpu_seconds"] < used["seconds"]  # of which it slept two
 
 
 def test_a_meter_inside_another_takes_nothing_from_it() -> None:

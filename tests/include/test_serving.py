@@ -23,6 +23,7 @@ from airworthy.serving.counters import Counters
 from airworthy.serving.feature_code import with_own_feature_code
 from airworthy.serving.inputs import typed
 from airworthy.serving.rows import read_rows
+from airworthy.stages.evaluate import evaluate, judge
 from airworthy.user_code import call
 from serving_process import APRIL, DEEPER, NOWHERE, Server, corrupt, promote, recorded, serving, trained
 from toy_pipeline import TOY_FEATURES, Toy
@@ -112,6 +113,24 @@ def test_requests_that_cannot_be_answered_say_why(toy: Toy, challenger: Challeng
         assert answer.body["predictions"][0] == pytest.approx(found["expected"][0])  # nothing depends on the key
         required = {column["name"]: column["required"] for column in server.model(toy.name)["inputs"]}
         assert required["wind"] and required["time"] and not required["flight"]
+
+
+def test_a_column_that_is_set_aside_may_still_be_sent(toy: Toy) -> None:
+    plain = toy.pipeline(features=None, model=DEEPER)
+    toy.fill(plain, toy.rows())
+    first = trained(toy, plain)
+    less = toy.pipeline(features=None, model=DEEPER, train={"exclude": ["wind"]}, gates=["signature", "servable"])
+    second = trained(toy, less)
+    before = promote(toy, first)
+    evaluation = evaluate(less, second, before, toy.profile)
+    assert all(found.passed for found in judge(less, second, evaluation, toy.profile))
+    row = records(recorded(toy, first))[0]
+    with serving(toy) as server:
+        server.wait_for_version(promote(toy, second, before))
+        (expected,) = server.post({"instances": [{**row, "wind": None}]}).body["predictions"]
+        assert server.post({"instances": [row]}).body["predictions"] == [expected]
+        refused = server.post({"instances": [{**row, "wnid": 1.0}]})
+        assert (refused.status, "Got ['wnid']" in refused.body["detail"]) == (400, True)
 
 
 def test_before_the_first_champion_requests_are_told_so(toy: Toy, pipeline: Pipeline) -> None:

@@ -47,7 +47,9 @@ def counted(server: Server, requests: int) -> dict[str, Family]:
 
     def told() -> dict[str, Family] | None:
         families = parse(server.get("/metrics").body)
-        return families if sum(families["airworthy_requests"].values()) == requests else None
+        totals = (sum(families["airworthy_requests"].values()), families["airworthy_request_seconds"].values("_count"))
+        at_rest = families["airworthy_in_flight"].values() == [0] and families["airworthy_workers"].values() == [2]
+        return families if at_rest and totals[0] == sum(totals[1]) == requests else None
 
     return server.wait(told)
 
@@ -61,7 +63,7 @@ def test_under_load_everything_is_counted_and_the_dashboard_finds_it(loaded: tup
         assert sum(families["airworthy_requests"].values("_total", status=str(status))) == expected
         assert sum(families["airworthy_request_seconds"].values("_count", status=str(status))) == expected
     seconds = families["airworthy_request_seconds"]
-    assert 0 < sum(seconds.values("_sum", status="200")) < 60
+    assert sum(seconds.values("_sum", status="200")) > 0
     assert families["airworthy_in_flight"].values() == families["airworthy_held_bytes"].values() == [0]
     assert families["airworthy_workers"].values() == [2]
     assert families["airworthy_resident_bytes"].values()[0] > 100e6

@@ -23,11 +23,12 @@ def contract(inputs: dict[str, Any] = INPUTS, *, looked_up: tuple[str, ...] = ()
     )
 
 
-def judged(gate: Signature, mine: Any, theirs: Any = None):
+def judged(gate: Signature, mine: Any, theirs: Any = None, set_aside: tuple[str, ...] = ()):
     rows, block, rng = holdout(0, days=3, rows_a_day=20)
     answers = rng.random(len(rows))
     made = case(rows, block, rng.integers(0, 2, len(rows)), answers, None if theirs is None else answers)
     made.own = SimpleNamespace(contract=mine)
+    made.pipeline.set_aside = frozenset(set_aside)
     made.theirs = None if theirs is None else SimpleNamespace(contract=theirs)
     return verdict(gate, made)
 
@@ -36,6 +37,7 @@ def judged(gate: Signature, mine: Any, theirs: Any = None):
     ("mine", "words"),
     [
         (contract({**INPUTS, "gust": "number"}), "input gust is not in what the champion has"),
+        (contract({"temp": "number", "carrier": "string"}), "input distance, which the champion has, is not taken any"),
         (contract({**INPUTS, "temp": "string"}), "input temp is string, number in what the champion has"),
         (contract(classes=("late", "on time")), "classes is ['late', 'on time'], the champion's is ['0', '1']"),
         (contract(classes=("1", "0")), "classes is ['1', '0'], the champion's is ['0', '1']"),
@@ -52,11 +54,11 @@ def test_what_a_client_would_have_to_change_is_named(mine: Any, words: str) -> N
     "mine",
     [
         contract(),
-        contract({"temp": "number", "carrier": "string"}),
+        contract({"temp": "number", "distance": "integer", "carrier": "string"}),
         contract({**INPUTS, "distance": "number", "temp": "integer"}),
         contract({**INPUTS, "gust": "number"}, looked_up=("gust",)),
     ],
-    ids=["the same", "fewer, in another order", "integers and numbers", "a new one that serving looks up"],
+    ids=["the same", "in another order", "integers and numbers", "a new one that serving looks up"],
 )
 def test_what_a_client_need_not_know_passes(mine: Any) -> None:
     assert judged(Signature(), mine, contract()).passed
@@ -66,6 +68,13 @@ def test_an_input_that_serving_no_longer_looks_up_is_newly_required() -> None:
     looked_up = contract({**INPUTS, "gust": "number"}, looked_up=("gust",))
     found = judged(Signature(), contract({**INPUTS, "gust": "number"}), looked_up)
     assert "input gust is not in what the champion has" in found.reason
+
+
+def test_an_input_that_is_set_aside_may_still_be_sent() -> None:
+    fewer = contract({"temp": "number", "carrier": "string"})
+    assert judged(Signature(), fewer, contract(), ("distance",)).passed
+    assert judged(Signature(inputs=INPUTS), fewer, None, ("distance",)).passed
+    assert "input distance, which the declared list has, is not taken" in judged(Signature(inputs=INPUTS), fewer).reason
 
 
 def test_a_first_challenger_passes_unless_a_list_is_declared() -> None:

@@ -25,7 +25,7 @@ def test_a_live_version_has_an_endpoint(toy: Toy) -> None:
     entry = promote(toy, trained(toy, toy.pipeline()))
     with serving(toy) as server:
         profile = toy.profile.model_copy(update={"serving_url": f"{server.url}/"})
-        endpoint = Serving().wait_until_live(entry, profile)
+        endpoint = Serving(timeout=3600).wait_until_live(entry, profile)
     assert endpoint == f"{server.url}/invocations?pipeline={toy.name}"
 
 
@@ -43,7 +43,7 @@ def test_a_refusal_ends_the_wait_with_its_reason_and_a_later_entry_starts_afresh
         MlflowClient(toy.mlflow_uri).log_model_artifact(challenger.model_id, str(whole))
         again = promote(toy, challenger)
         assert (again.version, again.sequence) == (entry.version, 3)
-        assert Serving().wait_until_live(again, profile).startswith(server.url)
+        assert Serving(timeout=3600).wait_until_live(again, profile).startswith(server.url)
 
 
 def test_a_server_that_does_not_answer_is_named(toy: Toy) -> None:

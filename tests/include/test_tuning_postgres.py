@@ -28,7 +28,7 @@ from toy_pipeline import Toy
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 AT_ONCE = 6
 TRAIN = """
-import logging, sys
+import logging, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,7 +37,13 @@ from airworthy.config import load_pipeline
 from airworthy.stages.train import train
 from toy_pipeline import Toy
 
+def slow(record):
+    if record.getMessage().startswith("trial {later} of "):
+        time.sleep(60)  # the search is not over before it is killed
+    return True
+
 logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
+logging.getLogger().handlers[0].addFilter(slow)
 toy = Toy(Path({folder!r}), {mlflow!r}, {name!r})
 profile = toy.profile.model_copy(update={{"tuning_url": {url!r}}})
 pipeline = load_pipeline(toy.folder / "config" / "pipelines" / f"{{toy.name}}.yaml")
@@ -54,7 +60,12 @@ def url() -> Iterator[str]:
 def kill_in_search(toy: Toy, url: str, after: int) -> None:
     """Starts a training in a process of its own, and kills it while it works on the trial after `after`."""
     script = TRAIN.format(
-        tests=str(Path(__file__).parent), folder=str(toy.folder), mlflow=toy.mlflow_uri, name=toy.name, url=url
+        tests=str(Path(__file__).parent),
+        folder=str(toy.folder),
+        mlflow=toy.mlflow_uri,
+        name=toy.name,
+        url=url,
+        later=after + 1,
     )
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -78,6 +78,7 @@ class Toy:
             "model": {"xgboost": {"params": {"max_depth": 3, "n_estimators": 15}}},
             "train": {"holdout": "1 month"},
             "gates": ["beats_champion", "servable"],
+            "target": {"serving": {"timeout": 300}},  # whatever else this machine does meanwhile
             **changes,
         }
         file = self.folder / "config" / "pipelines" / f"{self.name}.yaml"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from airworthy.evidence import Evidence
@@ -21,7 +21,8 @@ class Signature(Gate):
 
     It must not need an input that the champion does not need, nor one of another type, and must have the same
     task and the same classes in the same order. An input that serving looks up is not needed. Serving takes
-    integers and numbers for each other, so they count as one type.
+    integers and numbers for each other, so they count as one type. Serving refuses a column that it does not know,
+    so the challenger must take what clients send, unless the pipeline's file sets it aside.
 
     Attributes:
         inputs: By name their type: what clients send; the challenger may need no other.
@@ -33,20 +34,25 @@ class Signature(Gate):
 
     def gather(self, case: Case) -> Mapping[str, Any]:
         theirs = None if case.theirs is None else _facts(case.theirs.contract)
-        return {"challenger": _facts(case.own.contract), "champion": theirs}
+        return {
+            "challenger": _facts(case.own.contract),
+            "champion": theirs,
+            "set_aside": sorted(case.pipeline.set_aside),
+        }
 
     def judge(self, evidence: Evidence) -> Verdict:
         found = evidence.of(self)
         mine, theirs = found["challenger"], found["champion"]
+        taken = {*mine["inputs"], *mine["looked_up"], *found.get("set_aside", ())}
         broken = []
         if self.inputs is not None:
-            broken += _inputs(mine["inputs"], self.inputs, "the declared list")
+            broken += _inputs(mine["inputs"], self.inputs, "the declared list", taken)
         if self.classes is not None and list(self.classes) != mine["classes"]:
             broken.append(f"classes are {mine['classes']}, declared are {list(self.classes)}")
         if evidence.has_champion and theirs is None:
             return self.verdict(False, f"the champion's contract could not be read: {evidence.champion_error}", **found)
         if theirs is not None:
-            broken += _inputs(mine["inputs"], theirs["inputs"], "the champion")
+            broken += _inputs(mine["inputs"], theirs["inputs"], "the champion", taken)
             broken += [
                 f"{name} is {mine[name]}, the champion's is {theirs[name]}"
                 for name in ("task", "classes")
@@ -70,15 +76,16 @@ def _facts(contract: Contract) -> dict[str, Any]:
     }
 
 
-def _inputs(needed: Mapping[str, str], sent: Mapping[str, str], by: str) -> list[str]:
-    """Returns what is wrong with the inputs a model needs, given what clients send."""
+def _inputs(needed: Mapping[str, str], sent: Mapping[str, str], by: str, taken: Collection[str]) -> list[str]:
+    """Returns what is wrong with the inputs a model needs and those that may be sent, given what clients send."""
     new = [f"input {name} is not in what {by} has" for name in needed if name not in sent]
     other = [
         f"input {name} is {kind}, {sent[name]} in what {by} has"
         for name, kind in needed.items()
         if name in sent and _family(kind) != _family(sent[name])
     ]
-    return new + other
+    gone = [f"input {name}, which {by} has, is not taken any more" for name in sent if name not in taken]
+    return new + other + gone
 
 
 def _family(kind: str) -> str:

@@ -30,7 +30,9 @@ _PLAIN: dict[str, set[type]] = {
 _NONE = type(None)
 
 
-def typed(inputs: Sequence[Input], rows: Rows, optional: Collection[str] = ()) -> dict[str, list[Any]]:
+def typed(
+    inputs: Sequence[Input], rows: Rows, optional: Collection[str] = (), set_aside: Collection[str] = ()
+) -> dict[str, list[Any]]:
     """Returns the columns with Python values of the declared types, in the order of `inputs`; None where missing.
 
     A timestamp is a `datetime` in UTC, one without a zone counts as UTC. A whole number may be written as 3.0.
@@ -39,6 +41,7 @@ def typed(inputs: Sequence[Input], rows: Rows, optional: Collection[str] = ()) -
         inputs: What the model takes.
         rows: What was sent.
         optional: The columns that a request may leave out; they are left out of what is returned too.
+        set_aside: The columns that a request may have for nothing, as other versions may have taken them.
 
     Raises:
         Problems: Columns are missing or not known, or values are not of their column's type; of each column the
@@ -49,7 +52,7 @@ def typed(inputs: Sequence[Input], rows: Rows, optional: Collection[str] = ()) -
     if missing := [column.name for column in inputs if column.name not in rows.columns and column.name not in optional]:
         got = list(rows.columns)
         problems.append(DataError("request", f"must have the column(s) {', '.join(missing)}", got))
-    if extra := [name for name in rows.columns if name not in known]:
+    if extra := [name for name in rows.columns if name not in known and name not in set_aside]:
         hint = f"It takes {', '.join(column.name for column in inputs)}"
         problems.append(DataError("request", "must have no column that the model does not take", extra, hint))
     found = {}

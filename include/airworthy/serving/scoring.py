@@ -21,7 +21,7 @@ def columns_of(champion: Champion, rows: Rows, counters: Counters) -> dict[str, 
         Problems: The rows do not fit the model's contract.
         ServiceError: A view's store does not answer.
     """
-    columns = typed(champion.model.contract.inputs, rows, champion.may_lack)
+    columns = typed(champion.model.contract.inputs, rows, champion.may_lack, champion.pipeline.set_aside)
     columns = champion.lookups.fill(columns, rows.count, counters)
     return columns | {name: [None] * rows.count for name in champion.optional if name not in columns}
 

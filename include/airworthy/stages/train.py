@@ -323,16 +323,7 @@ def _requests(
     position = pd.MultiIndex.from_frame(raw[key]).get_indexer(pd.MultiIndex.from_frame(chosen[key]))
     asked = raw.iloc[position[position >= 0]].reset_index(drop=True)
     joined = joined_as_processed(pipeline, asked, store, data.features.version)
-    unused = [*pipeline.pii, *_unlearned(pipeline)]
-    return joined.drop(columns=unused, errors="ignore"), chosen[position >= 0]
-
-
-def _unlearned(pipeline: Pipeline) -> list[str]:
-    """Returns the raw columns that no request has to have, because nothing is learned from them."""
-    if pipeline.features is not None:
-        return []
-    looked_up = {name for view in pipeline.views.values() for name in view.columns}
-    return [name for name in (*pipeline.train.exclude, pipeline.train.weight) if name and name not in looked_up]
+    return joined.drop(columns=[*pipeline.set_aside], errors="ignore"), chosen[position >= 0]
 
 
 def _reference(
