@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
@@ -23,10 +24,11 @@ from airworthy.cli import main
 from airworthy.config import Pipeline
 from airworthy.errors import ConflictError, Problems
 from airworthy.ledger import Entry, Ledger
-from airworthy.partitions import parse_key
+from airworthy.partitions import parse_key, partition_at
 from airworthy.profile import ROOT, Profile
 from airworthy.registry import Challenger, Registry
 from airworthy.stages.canary import Trial, following, look, stop
+from airworthy.stages.canary_days import compared_days
 from airworthy.stages.deploy import deploy
 from airworthy.stages.evaluate import Evaluation
 from airworthy.stages.monitor import score
@@ -348,6 +350,27 @@ def test_in_batch_both_score_a_partition_and_labels_are_joined(world: World, sha
     else:
         assert 0.3 < len(challenger) / len(champion) < 0.7
         assert all((part_of(entry.salt, key) or 0) < 0.5 for key in keys)  # as serving splits them
+
+
+def test_of_keys_that_come_again_each_hour_every_hour_counts(world: World, tmp_path: Path) -> None:
+    world.declare()
+    pipeline = world.toy.pipeline(partition="hour", key=["flight"], canary={}, monitor={"labels": {"enough": 0.5}})
+    profile = world.profile.model_copy(update={"store_uri": str(tmp_path)})
+    running, store = world.begin(1, 2), Store(str(tmp_path), world.toy.name)
+    hours = pd.date_range("2013-04-01", periods=30, freq="h", tz="UTC")  # a day and six hours of the next
+    rows = pd.DataFrame({"flight": [*range(10)] * 30, "time": hours.repeat(10)})
+    rows["late"] = [(flight + hour) % 2 == 0 for hour in range(30) for flight in range(10)]  # another one each hour
+    for hour, found in rows.groupby("time"):
+        store.write("features", partition_at("hour", hour), found)
+    names = {"prediction": 0.5, "version": "1", "captured_other": rows["late"] * 1.0, "captured_other_version": "2"}
+    answers = rows.drop(columns="late").assign(
+        **names, captured_at=datetime.now(UTC), captured_request="one", captured_row=range(300)
+    )
+    answers = answers.astype({"time": "datetime64[us, UTC]", "captured_at": "datetime64[us, UTC]"})
+    store.append("captured", "2013-04-01T00", pa.Table.from_pandas(answers, preserve_index=False))
+    entries = world.ledger.entries(world.toy.name)
+    (day,) = compared_days(pipeline, entries, running, profile, hours[24] + timedelta(days=1)).to_dict("records")
+    assert (day["rows"], day["champion_loss"], day["challenger_loss"]) == (240, 0.25, 0)  # one that is over
 
 
 def test_one_that_fails_in_batch_is_taken_back(world: World) -> None:

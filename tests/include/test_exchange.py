@@ -30,6 +30,7 @@ from airworthy.lineage.picture import picture
 from airworthy.model_files import digest_of
 from airworthy.profile import Profile
 from airworthy.registry import Challenger, Registry
+from airworthy.stages.decide import decide
 from airworthy.stages.deploy import Release, deploy
 from airworthy.stages.evaluate import evaluate, judge
 from airworthy.stages.finished import finished
@@ -38,6 +39,8 @@ from airworthy.stages.train import train
 from airworthy.targets import Target
 from mlflow_process import mlflow_server
 from serving_process import promote
+from test_monitor import APRIL as PARTITION
+from test_monitor import known, quiet
 from test_train import TUNE
 from toy_pipeline import Toy
 
@@ -219,6 +222,10 @@ def test_the_receiving_side_judges_on_its_own_rows_and_then_promotes(
     assert [verdict["gate"] for verdict in verdicts] == ["metric_floor", "beats_champion", "servable"]
     assert source(prod, found.run_id, "challenger.json")["as_of"] == champion.as_of.isoformat().replace("+00:00", "Z")
     assert [one.run_id for one in registry.trainings(prod.pipeline.name)] == [found.run_id]
+    decaying = prod.toy.pipeline(gates=GATES, retrain={"decay": {"tolerance": 0.1}, "drift": []})
+    for value, cause in ((0.5, "decay"), (0.99, "")):  # of what it was scored here
+        decision = decide(decaying, PARTITION, quiet(), [known({"roc_auc": value})], prod.profile, "test", record=False)
+        assert decision.cause == cause, decision.reason
     page = card.publish(prod.pipeline, found.run_id, prod.profile).read_text()
     assert f"version 1 of {dev.toy.mlflow_uri}" in page and "2013-03-01 00:00 to 2013-03-31 00:00 UTC" in page
 

@@ -18,6 +18,7 @@ from pyarrow import dataset as ds
 from airworthy.capture import AT, CAPTURED, OTHER, OTHER_PROBABILITY, OTHER_VERSION, PROBABILITY, REQUEST, ROW
 from airworthy.columns import TIMESTAMP
 from airworthy.config import Pipeline
+from airworthy.content import PARTITION
 from airworthy.encoding import encode_label
 from airworthy.ledger import Entry
 from airworthy.partitions import Grain, Partition, parse_key, partition_at, partitions_between
@@ -79,12 +80,13 @@ def _entered(store: Store, running: Entry) -> pd.DataFrame:
 
 
 def _asked(pipeline: Pipeline, store: Store, running: Entry, began: datetime) -> pd.DataFrame:
-    """Returns what both versions have scored, each key once: the last time it was asked, or else in batch."""
+    """Returns what both versions have scored, each key of a partition once: as last asked, or else in batch."""
     found = pd.concat([_in_batch(pipeline, store, running), _captured(pipeline, store, running, began)])
     if found.empty:
         return pd.DataFrame({UNIT: pd.Series(dtype="object")})
     found[UNIT] = [_unit(pipeline, moment).key for moment in found["happened"]]
-    return found.drop_duplicates([UNIT, *pipeline.key], keep="last")
+    found[PARTITION] = [partition_at(pipeline.partition, moment).key for moment in found["happened"]]
+    return found.drop_duplicates([PARTITION, *pipeline.key], keep="last")
 
 
 def _captured(pipeline: Pipeline, store: Store, running: Entry, began: datetime) -> pd.DataFrame:
@@ -118,9 +120,9 @@ def _labelled(pipeline: Pipeline, store: Store, unit: Any, rows: pd.DataFrame, n
     span = parse_key(_grain(pipeline), unit)
     if span.end + pipeline.label.matures_after > now or store.version(FEATURES) is None:
         return rows.iloc[:0]
-    key, label = list(pipeline.key), pipeline.label.column
+    key, label = [PARTITION, *pipeline.key], pipeline.label.column
     names = [one.key for one in partitions_between(pipeline.partition, span.start, span.end)]
-    known = store.read(FEATURES, partitions=names)[[*key, label]].dropna(subset=[label]).drop_duplicates()
+    known = store.read(FEATURES, partitions=names, columns=[*key, label]).dropna(subset=[label]).drop_duplicates()
     known = known.infer_objects()
     known = known[~known.duplicated(subset=key, keep=False)]  # several that differ say nothing
     found = rows.merge(known, on=key)

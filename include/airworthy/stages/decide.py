@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from airworthy.config import Pipeline
 from airworthy.drift import ColumnDrift, Drift
+from airworthy.errors import ModelError
 from airworthy.evidence import LOWER_IS_BETTER
 from airworthy.kpis import KpiFinding
 from airworthy.ledger import Ledger
@@ -14,6 +15,7 @@ from airworthy.partitions import Partition, partitions_between
 from airworthy.profile import Profile
 from airworthy.registry import Registry
 from airworthy.retrains import Decision, Findings, Retrains
+from airworthy.stages.evaluate import EVALUATION
 from airworthy.stages.monitor import PREDICTION
 from airworthy.stages.performance import FEATURES, Performance
 from airworthy.store import Store
@@ -138,10 +140,21 @@ def _decay(pipeline: Pipeline, version: str, measured: Sequence[Performance], pr
 
 
 def _expected(pipeline: Pipeline, version: str, profile: Profile) -> float:
-    """Returns the metric on the holdout that a version was judged on."""
+    """Returns the metric on the holdout that a version was judged on; one that was imported was scored there only.
+
+    Raises:
+        ModelError: Its run does not tell.
+    """
     entries = Ledger(profile.ledger_url).entries(pipeline.name)
     run_id = next(entry.run_id for entry in entries if entry.version == version)
-    return Registry(profile).challenger(run_id).metrics[pipeline.metric]
+    registry = Registry(profile)
+    known = registry.challenger(run_id).metrics or (registry.load_json(run_id, EVALUATION) or {}).get(
+        "challenger_metrics", {}
+    )
+    if pipeline.metric not in known:
+        rule = f"must tell its {pipeline.metric} on the holdout, which retrain.decay.tolerance is a share of"
+        raise ModelError(f"run {run_id}, version {version}", rule, sorted(known), "Declare retrain.decay.floor instead")
+    return float(known[pipeline.metric])
 
 
 def _volume(pipeline: Pipeline, since: datetime | None, as_of: datetime, profile: Profile) -> Iterator[Finding]:
