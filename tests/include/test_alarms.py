@@ -186,6 +186,8 @@ def test_responses_change_what_answers_and_only_for_the_version_they_are_about(
     entry = champion()
     assert entry and (entry.actor, entry.reason) == ("alert: drift of version 3", "drift was noticed")
     assert respond(pipeline, alert("drift", "3"), profile) == "nothing, as version 2 is champion by now"
+    once = "nothing, as an alert went back to version 2 already; people decide on going further"
+    assert respond(pipeline, alert("labels"), profile) == respond(pipeline, alert("drift", "2"), profile) == once
     assert respond(pipeline, alert("data"), profile) == "version 1 is champion instead of 2"
     assert server.model(toy.name)["version"] == "1"
     assert respond(pipeline, alert("data"), profile) == "version 1 is champion instead of 2"  # and no further back

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import psutil
 import pyarrow as pa
@@ -28,8 +30,10 @@ from airworthy.errors import Problems
 from airworthy.ledger import Entry
 from airworthy.partitions import parse_key
 from airworthy.profile import ROOT
-from airworthy.serving.buffer import compact, drop_older
+from airworthy.serving.buffer import Buffer, compact, drop_older
+from airworthy.serving.captured_rows import Answered
 from airworthy.serving.count_file import CountFile, left_behind
+from airworthy.serving.counters import Counters
 from airworthy.stages.ingest import ingest
 from airworthy.stages.validate import validate
 from airworthy.store import Store
@@ -285,6 +289,44 @@ def test_an_hour_becomes_one_file_and_what_is_added_once_stays_so(tmp_path: Path
     with pytest.raises(Problems, match="number: must hold"):
         store.append("captured", "2013-01-01T01", pa.table({"number": ["many"]}), once=("other", 2))
     assert store.appended("captured", "other") == 1
+
+
+def test_what_was_written_by_a_write_that_failed_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lossy(Store):
+        """Loses the reply of every other write, after the commit."""
+
+        writes = 0
+
+        def append(self, *given: Any, **named: Any) -> None:
+            super().append(*given, **named)
+            self.writes += 1
+            if self.writes % 2:
+                raise OSError("the reply was lost")
+
+    def numbers(answers: list[Answered]) -> tuple[list[str], pa.Table]:
+        found = [int(number) for answer in answers for number in answer.prediction]
+        return ["2013-01-01T00"] * len(found), pa.table({"number": found})
+
+    def answer(champion: Any, *found: int) -> Answered:
+        return Answered(champion, None, 0, 0, {}, np.array(found), size=10)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("airworthy.serving.buffer.table_of", numbers)
+    store, counters = Lossy(str(tmp_path / "store"), "churn"), Counters()
+    buffer = Buffer("churn", store, tmp_path / "counts", Capture(), counters, threading.Event())
+    one, other = SimpleNamespace(), SimpleNamespace()
+    buffer.take(answer(one, 1, 2))
+    buffer.take(answer(one, 3))
+    buffer.write(now=True)
+    assert "the reply was lost" in buffer.table.trouble
+    for taken in (answer(one, 4), answer(other, 5, 6), answer(one, 7)):
+        buffer.take(taken)
+        buffer.write(now=True)
+    while buffer.table.trouble:
+        buffer.write(now=True)
+    assert sorted(store.read("captured")["number"]) == [1, 2, 3, 4, 5, 6, 7]
+    assert buffer._held == 0 and counters.by("outcome", "airworthy_captured_rows") == {"written": 7}
 
 
 def test_hours_older_than_captured_rows_are_kept_are_dropped_and_no_others(tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ class Buffer:
         return Refused(503, f"{rule}. Got {self._held} of {self.policy.buffer_bytes} taken. Retry later.")
 
     def _write(self, *, all_of_it: bool) -> None:
+        if self.table.trouble:
+            self._forget_what_is_there()
         while self._waiting and (all_of_it or not self._waiting[0].pending):
             self._unwritten.append(self._waiting.popleft())
         for _, answers in groupby([*self._unwritten], key=lambda one: id(one.champion)):
@@ -138,6 +140,13 @@ class Buffer:
             compact(self._store, self._hour)
             self._hour = _this_hour()
 
+    def _forget_what_is_there(self) -> None:
+        """Counts what a write has left in the table before it failed: the store may say so after the commit."""
+        there = self._store.appended(CAPTURED, self._count.worker)
+        while self._written < there:
+            self._written += self._unwritten[0].rows
+            self._done(self._unwritten[:1], "written")
+
     def _write_those(self, answers: list[Answered]) -> None:
         """Leaves answers of one champion in the table; those that cannot ever be are counted as dropped."""
         rows, outcome = sum(answer.rows for answer in answers), "written"
@@ -149,8 +158,13 @@ class Buffer:
             log.exception("%s: %d rows fit no table and are not captured: %s", self._pipeline, rows, error)
             self._count.give_up(rows)
             outcome = "dropped"
+        self._done(answers, outcome)
+
+    def _done(self, answers: list[Answered], outcome: str) -> None:
+        """Lets go of the first of what is unwritten."""
         del self._unwritten[: len(answers)]
         self._gone += sum(answer.size for answer in answers)
+        rows = sum(answer.rows for answer in answers)
         self._counters.add(COUNTER, rows, pipeline=self._pipeline, outcome=outcome)
 
 

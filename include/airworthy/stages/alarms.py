@@ -24,6 +24,7 @@ from airworthy.store import Store
 from airworthy.verdict import Verdict
 
 _LOSSES = 10  # partitions, the last ones
+_ALERT = "alert: "  # how the actor of a response begins, on the ledger
 
 
 def of_monitoring(
@@ -145,8 +146,9 @@ def tell(pipeline: Pipeline, alert: Alert, profile: Profile, channels: Mapping[s
 def respond(pipeline: Pipeline, alert: Alert, profile: Profile) -> str:
     """Returns what was done about an alert, as the pipeline's file has it.
 
-    An alert about a version that is not champion any more takes nothing back. Retraining is left to the record of
-    retrains, which a drift or decay that is to be responded to so asks in any case.
+    An alert about a version that is not champion any more takes nothing back, and of several alerts only the first
+    goes back to the version before: what is wrong with each version is hardly the version. Retraining is left to
+    the record of retrains, which a drift or decay that is to be responded to so asks in any case.
 
     Raises:
         AirworthyError: What is to be done cannot be, or the ledger or the target does not answer.
@@ -159,12 +161,15 @@ def respond(pipeline: Pipeline, alert: Alert, profile: Profile) -> str:
         return "nothing, as there is no champion"
     if alert.version and champion.version != alert.version:
         return f"nothing, as version {champion.version} is champion by now"
-    actor = f"alert: {alert.incident}"
+    actor = f"{_ALERT}{alert.incident}"
     if response == "stop_serving":
-        withdraw(pipeline, profile, actor, reason=alert.subject)
+        withdraw(pipeline, profile, actor, reason=alert.subject, version=champion.version)
         return f"version {champion.version} is withdrawn; no model answers"
+    if response == "roll_back" and champion.actor.startswith(_ALERT) and champion.actor != actor:
+        return f"nothing, as an alert went back to version {champion.version} already; people decide on going further"
     to = response.fall_back if isinstance(response, FallBack) else ""
-    done = rollback(pipeline, profile, actor, to=to, reason=alert.subject, once=True)
+    of = champion.version
+    done = rollback(pipeline, profile, actor, to=to, reason=alert.subject, once=True, instead_of=of)
     return f"version {done.version} is champion" + (f" instead of {done.replaced}" if done.changed else " already")
 
 

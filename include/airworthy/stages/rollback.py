@@ -37,7 +37,14 @@ class Rollback(BaseModel):
 
 
 def rollback(
-    pipeline: Pipeline, profile: Profile, actor: str, *, to: str = "", reason: str = "", once: bool = False
+    pipeline: Pipeline,
+    profile: Profile,
+    actor: str,
+    *,
+    to: str = "",
+    reason: str = "",
+    once: bool = False,
+    instead_of: str = "",
 ) -> Rollback:
     """Returns the rollback once the older version answers; on the ledger it is champion at once.
 
@@ -50,6 +57,7 @@ def rollback(
         to: A version that was champion; by default the one before the present champion.
         reason: Why, for the record.
         once: If `actor` has rolled back before, finish that and go no further back.
+        instead_of: The version that must still be champion; by default whichever is.
 
     Raises:
         ModelError: There is no such version, or none to go back to.
@@ -64,7 +72,7 @@ def rollback(
         standing = ledger.standing(pipeline.name)
         champion = standing[-1].version if standing else None
         entry = ledger.rollback(
-            pipeline.name, champion, actor, to=to or _before(pipeline.name, standing), reason=reason
+            pipeline.name, instead_of or champion, actor, to=to or _before(pipeline.name, standing), reason=reason
         )
         changed = entry.version != champion
     return Rollback(
@@ -78,16 +86,17 @@ def rollback(
     )
 
 
-def withdraw(pipeline: Pipeline, profile: Profile, actor: str, *, reason: str) -> None:
+def withdraw(pipeline: Pipeline, profile: Profile, actor: str, *, reason: str, version: str) -> None:
     """Leaves the pipeline without a champion: serving refuses its requests until a version is promoted or named.
+
+    Args:
+        version: The champion.
 
     Raises:
         ConflictError: The champion changed meanwhile.
         ServiceError: The ledger or MLflow does not answer.
     """
-    ledger = Ledger(profile.ledger_url)
-    if champion := ledger.champion(pipeline.name):
-        ledger.rollback(pipeline.name, champion.version, actor, reason=reason, withdraw=True)
+    Ledger(profile.ledger_url).rollback(pipeline.name, version, actor, reason=reason, withdraw=True)
     reconcile(pipeline.name, profile)
 
 
