@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,36 @@ def test_a_column_that_is_set_aside_may_still_be_sent(toy: Toy) -> None:
         assert server.post({"instances": [row]}).body["predictions"] == [expected]
         refused = server.post({"instances": [{**row, "wnid": 1.0}]})
         assert (refused.status, "Got ['wnid']" in refused.body["detail"]) == (400, True)
+
+
+def test_a_model_that_is_slow_to_load_holds_up_no_other_pipeline(toy: Toy, challenger: Challenger) -> None:
+    gate = toy.folder / "gate"
+    gate.touch()
+    waiting = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists():\n    time.sleep(0.05)\n"
+    (toy.folder / "code" / "waiting_features.py").write_text(waiting + TOY_FEATURES)
+    slow = replace(toy, name=f"a_{toy.name}")  # is looked at first
+    pipeline = slow.pipeline(features="waiting_features:features")
+    slow.fill(pipeline, toy.rows())
+    late = trained(slow, pipeline)
+    gate.unlink()
+    with serving(toy) as server:
+        first = promote(slow, late)
+        server.wait_for_version(promote(toy, challenger))
+        assert server.model(slow.name).get("version") is None
+        gate.touch()
+        server.wait_for_version(first)
+
+
+def test_a_pipeline_file_that_is_broken_for_a_while_is_read_again(toy: Toy, challenger: Challenger) -> None:
+    file = toy.folder / "config" / "pipelines" / f"{toy.name}.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("partition: month", "partition: moon"))
+    entry = promote(toy, challenger)
+    with serving(toy) as server:
+        refused = server.wait_for_refusal(toy.name)
+        assert "partition" in refused["reason"] and not refused["final"]
+        file.write_text(whole)
+        server.wait_for_version(entry)
 
 
 def test_before_the_first_champion_requests_are_told_so(toy: Toy, pipeline: Pipeline) -> None:

@@ -14,13 +14,13 @@ from typing import Any, Self
 import numpy as np
 
 from airworthy.config import Pipeline, load_pipeline
-from airworthy.errors import AirworthyError, ServiceError
+from airworthy.errors import AirworthyError, ConfigError, Problems, ServiceError
 from airworthy.ledger import Entry, Ledger
 from airworthy.model_files import LoadedModel, largest_difference, load_model
 from airworthy.profile import Profile, pipelines_dir
 from airworthy.registry import Registry
 from airworthy.serving.agreement import Agreement
-from airworthy.serving.check import require_same_answers
+from airworthy.serving.check import TooSlow, require_same_answers
 from airworthy.serving.feature_code import with_own_feature_code
 from airworthy.serving.inputs import typed
 from airworthy.serving.kept_files import KeptFiles
@@ -30,6 +30,7 @@ from airworthy.serving.trouble import Watched, keep_asking
 
 _LONGEST_PAUSE = 30.0
 _ASK_LESS = 10  # the registry is needed for a new champion only
+_AT_ONCE = 4  # models that are fetched and proven, each in a process of its own
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Refusal:
 
     @classmethod
     def after(cls, error: Exception, entry: Entry, before: Refusal | None) -> Self:
-        """Returns why an entry's model does not answer: a service or a disk may come back, all else is final.
+        """Returns why an entry's model does not answer: services, disks and files may be mended, all else is final.
 
         Args:
             error: What was raised when it was to be loaded.
@@ -82,7 +83,7 @@ class Refusal:
             before: What the last attempt at one of the pipeline came to; None if it went well.
         """
         attempts = before.attempts + 1 if before and before.entry.sequence == entry.sequence else 1
-        if isinstance(error, ServiceError | OSError):
+        if isinstance(error, ServiceError | OSError | ConfigError | Problems | TooSlow):
             pause = min(_LONGEST_PAUSE, 2.0 ** (attempts - 1))
             return cls(entry, str(error), False, attempts, time.monotonic() + pause)
         if isinstance(error, AirworthyError):
@@ -96,7 +97,7 @@ class Refusal:
 
 
 class Champions:
-    """The champion of every pipeline, kept up to date by one thread.
+    """The champion of every pipeline, kept up to date by one thread, which has each new one made by another.
 
     Readers take a `Champion` once per request; replacing it is one assignment, so a request is answered by one
     version from start to end and none is lost. A new champion is announced, by this worker and all others, before
@@ -117,13 +118,15 @@ class Champions:
         self.files = KeptFiles(folder, self._registry)
         self.agreement = agreement
         self._poll = poll
-        self._held: dict[str, dict[int, Champion]] = {}  # by sequence: the one that answers, and the one to come
+        self._held: dict[str, dict[int, Champion]] = {}  # by sequence: what answers, or may come to
         self._newest: dict[str, int] = {}
         self._refused: dict[str, Refusal] = {}
         self._previous: dict[str, str | None] = {}
         self._pruned: dict[str, int] = {}
         self._names = _declared()
-        self._stop = threading.Event()
+        self._making: dict[str, threading.Thread] = {}  # what is theirs nobody else changes meanwhile
+        self._slots = threading.Semaphore(_AT_ONCE)
+        self._stop, self._made_one = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
         self.ready = False
         self.ledger, self.registry = Watched("ledger"), Watched("registry")
@@ -139,6 +142,7 @@ class Champions:
 
     def stop(self) -> None:
         self._stop.set()
+        self._made_one.set()
         for thread in self._threads:
             thread.join(timeout=5)
 
@@ -170,6 +174,8 @@ class Champions:
             trouble = ""
             try:
                 self._look()
+                if not self.ready:
+                    self._wait_for_all()
             except ServiceError as error:
                 trouble = str(error)
             except Exception as error:  # whatever happened, the champions go on answering and the ledger is read again
@@ -178,17 +184,34 @@ class Champions:
                     log.exception("Could not follow the ledger")
             self.ledger.saw(trouble)
             self.ready = True
-            self._stop.wait(self._poll)
+            self._made_one.wait(self._poll)
+            self._made_one.clear()
+
+    def _wait_for_all(self) -> None:
+        """Returns once the first look has led to champions that answer or are refused."""
+        for thread in [*self._making.values()]:
+            thread.join()
+        self._look()
 
     def _look(self) -> None:
         self._names = sorted({*_declared(), *self._held})
         for pipeline in self._names:
+            if pipeline in self._making:
+                continue
             entry = self._ledger.champion(pipeline)
             if entry is None:
                 self._withdraw(pipeline)
             elif self._is_due(entry):
-                self._attempt(entry)
+                self._making[pipeline] = threading.Thread(target=self._make, args=[entry], daemon=True)
+                self._making[pipeline].start()
+                continue
             self._settle(pipeline)
+
+    def _make(self, entry: Entry) -> None:
+        with self._slots:  # one that is slow to load must not hold up the others
+            self._attempt(entry)
+        del self._making[entry.pipeline]
+        self._made_one.set()
 
     def _is_due(self, entry: Entry) -> bool:
         refused = self._refused.get(entry.pipeline)
@@ -220,9 +243,8 @@ class Champions:
 
     def _hold(self, champion: Champion) -> None:
         """Announces a champion; from here on the other workers may count on its being answered by."""
-        entry, live = champion.entry, self.champion(champion.entry.pipeline)
-        held = {live.entry.sequence: live} if live else {}
-        self._held[entry.pipeline] = {**held, entry.sequence: champion}
+        entry = champion.entry
+        self._held[entry.pipeline] = {**self._held.get(entry.pipeline, {}), entry.sequence: champion}
         self._newest[entry.pipeline] = entry.sequence
         self.agreement.offer(entry.pipeline, entry.sequence)
 

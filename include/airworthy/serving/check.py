@@ -35,6 +35,10 @@ _TIMING = 1.0  # seconds of its own
 _LONGEST = 4.0  # seconds that pass, on a machine that is busy with other things
 
 
+class TooSlow(ModelError):
+    """The model files did not answer in time; they may do so when less else is done on the machine."""
+
+
 def check_in_fresh_process(
     folder: Path,
     digest: str,
@@ -56,6 +60,7 @@ def check_in_fresh_process(
 
     Raises:
         ModelError: The files are damaged, are not the ones of `digest`, or do not answer as recorded.
+        TooSlow: They do not answer within the timeout.
     """
     where = f"{pipeline}: model files"
     command = [sys.executable, "-m", __name__, str(folder), digest, "--pipeline", pipeline]
@@ -63,7 +68,8 @@ def check_in_fresh_process(
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
-        raise ModelError(where, f"must answer their recorded requests within {timeout:.0f} s") from None
+        hint = "This machine may be busy, or the model is slow to load"
+        raise TooSlow(where, f"must answer their recorded requests within {timeout:.0f} s", hint=hint) from None
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise ModelError(where, "must load and answer in a fresh process", hint=last[0])
