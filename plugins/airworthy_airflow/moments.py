@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.utils.types import DagRunType
@@ -11,6 +11,8 @@ from airworthy.config import Pipeline
 from airworthy.errors import ConfigError
 from airworthy.partitions import Partition, parse_key, partition_at, partitions_between, utc
 from airworthy.policies import DECLARED
+
+_SKEW = timedelta(minutes=1)  # between the clocks of the scheduler and of this machine
 
 
 def partition_of(context: Any, pipeline: Pipeline) -> Partition:
@@ -47,23 +49,25 @@ def as_of(context: Any) -> datetime:
     """Returns the moment a training run knows: its parameter, the request that caused it, or its date.
 
     Raises:
-        ConfigError: The parameter is a moment to come.
+        ConfigError: It is none, or is yet to come.
     """
+    where, value = f"run {context['run_id']}: as_of", _asked_for(context)
+    try:
+        moment = utc(value if isinstance(value, datetime) else datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        raise ConfigError(where, "must be a moment in ISO 8601", value) from None
+    if moment > datetime.now(UTC) + _SKEW:
+        hint = "A champion of the future would keep out every challenger until then"
+        raise ConfigError(where, "must not be in the future", str(value), hint)
+    return moment
+
+
+def _asked_for(context: Any) -> Any:
     if value := context["params"].get("as_of"):
-        moment = datetime.fromisoformat(value).replace(tzinfo=UTC)
-        if moment > datetime.now(UTC):
-            hint = "A champion of the future would keep out every challenger until then"
-            raise ConfigError(f"run {context['run_id']}: as_of", "must not be in the future", value, hint)
-        return moment
-    asked = [
-        event.extra["as_of"]
-        for events in (context.get("triggering_asset_events") or {}).values()
-        for event in events
-        if "as_of" in (event.extra or {})
-    ]
-    if asked:
-        return utc(datetime.fromisoformat(max(asked)))
-    return utc(context.get("logical_date") or context["dag_run"].run_after)
+        return value
+    events = [event for found in (context.get("triggering_asset_events") or {}).values() for event in found]
+    asked = [event.extra["as_of"] for event in events if "as_of" in (event.extra or {})]
+    return max(asked, key=str) if asked else context.get("logical_date") or context["dag_run"].run_after
 
 
 def is_backfill(context: Any) -> bool:

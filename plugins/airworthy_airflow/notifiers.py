@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from airflow.sdk import BaseHook, BaseNotifier
@@ -16,6 +16,7 @@ from airworthy.profile import load_profile
 from airworthy_airflow.moments import is_backfill, partitions_of
 
 log = logging.getLogger(__name__)
+_NAMED = 3  # partitions of an incident
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "critical": logging.ERROR}
 
 
@@ -121,6 +122,12 @@ def _through(notifier: Callable[[Alert], BaseNotifier], context: Any) -> Callabl
     return told
 
 
+def _named(partitions: Sequence[str]) -> str:
+    """Returns what an incident is called by, which the record of alerts keeps in a limited width."""
+    first, *others = partitions
+    return ", ".join(partitions) if len(partitions) <= _NAMED else f"{first} to {others[-1]} ({len(partitions)})"
+
+
 class FailureNotifier(BaseNotifier):
     """Tells that a task of a pipeline has failed for good; the callback of its tasks.
 
@@ -139,7 +146,7 @@ class FailureNotifier(BaseNotifier):
         about = str(context["run_id"])
         if self.kind == "data":
             try:
-                about = ", ".join(partition.key for partition in partitions_of(context, self.pipeline))
+                about = _named([partition.key for partition in partitions_of(context, self.pipeline)])
             except AirworthyError as error:  # a run that names no partition fails for that
                 log.warning("%s", error)
         error = context.get("exception")

@@ -6,6 +6,7 @@ import json
 import socketserver
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from email import message_from_string
 from pathlib import Path
 from threading import Thread
@@ -179,11 +180,15 @@ def test_tasks_tell_when_they_fail_for_good(url: str) -> None:
     FailureNotifier(pipeline, "data")(context(params={"partition": "2013-03-04"}, exception=ValueError("no rows")))
     failed = AirflowFailException("raw[2013-03-11]: must hold rows.")
     FailureNotifier(pipeline, "data")(context(params={"partition": "2013-03-11"}, exception=failed))
+    begin, end = datetime(2013, 1, 7, tzinfo=UTC), datetime(2013, 12, 30, tzinfo=UTC)
+    batch = {"data_interval_start": begin, "data_interval_end": end}
+    FailureNotifier(pipeline, "data")(context(exception=ValueError("no rows"), **batch))
     for _ in range(2):
         FailureNotifier(pipeline, "train")(context(exception=ValueError("no memory")))
-    told, other, training = Incidents(url).told("flight_delays")
+    told, other, many, training = Incidents(url).told("flight_delays")
     assert (training.incident, training.text) == ("train of run 1", "ValueError: no memory")
     assert training.subject == "flight_delays: a training failed: run 1"
     assert (told.incident, told.text) == ("data of 2013-03-04", "ValueError: no rows")
     assert (other.incident, other.text) == ("data of 2013-03-11", "raw[2013-03-11]: must hold rows.")
+    assert many.incident == "data of 2013-01-07 to 2013-12-23 (51)"
     assert told.subject == of_failure(pipeline, "data", "2013-03-04", None).subject
