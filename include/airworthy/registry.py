@@ -216,7 +216,7 @@ class Registry(RunFiles):
                 "model_id": challenger.model_id,
                 "digest": challenger.digest,
                 "as_of": challenger.as_of.isoformat(),
-                **{f"gate.{verdict.gate}": f"{verdict.status}: {verdict.reason}" for verdict in verdicts},
+                **_told(verdicts),
             }
             found = self._versions(challenger)
             if found:
@@ -362,3 +362,13 @@ def _challenger(training: Training, run_id: str, model_id: str) -> Challenger:
         metrics=training.metrics,
         backtest=BACKTEST in training.tags,
     )
+
+
+def _told(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """Returns a tag per verdict; of several gates of one kind the later ones have a number."""
+    tags: dict[str, str] = {}
+    for verdict in verdicts:
+        name = f"gate.{verdict.gate}"
+        again = sum(tag == name or tag.startswith(f"{name}.") for tag in tags)
+        tags[f"{name}.{again + 1}" if again else name] = f"{verdict.status}: {verdict.reason}"
+    return tags

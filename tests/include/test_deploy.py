@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from mlflow import MlflowClient
 from pydantic import TypeAdapter
 
+from airworthy import kinds
 from airworthy.config import Pipeline
 from airworthy.errors import ConflictError, ModelError, ServiceError
 from airworthy.evidence import Measured
@@ -24,8 +27,10 @@ from airworthy.verdict import Verdict
 from serving_process import APRIL, DEEPER, MARCH, Server, corrupt, promote, recorded, serving, trained
 from toy_pipeline import Toy
 
-PASSED = [Verdict(gate=gate, status="passed", reason="it does") for gate in ("beats_champion", "servable")]
-EVIDENCE = {"evidence.json": b"{}", "holdout.parquet": b"rows"}
+GATES = ("beats_champion", "servable")
+PASSED = [Verdict(gate=gate, status="passed", reason="it does") for gate in GATES]
+GATHERED = {kinds.parse("gates", gate).declaration: {} for gate in GATES}
+EVIDENCE = {"evidence.json": json.dumps({"gathered": GATHERED}).encode(), "holdout.parquet": b"rows"}
 DOWN = {"serving": {"timeout": 0.1}}
 
 
@@ -255,11 +260,20 @@ def test_evidence_that_was_changed_promotes_nothing(toy: Toy, pipeline: Pipeline
     assert Ledger(toy.profile.ledger_url).entries(toy.name) == []
 
 
-def test_a_gate_that_was_declared_after_the_others_had_judged_must_judge_first(toy: Toy, pipeline: Pipeline) -> None:
+@pytest.mark.parametrize(
+    "gates",
+    [
+        ["beats_champion", "servable", "leakage"],
+        ["beats_champion", {"servable": {"tolerance": 1e-9}}],
+        [{"beats_champion": {"on_fail": "ask"}}, "servable"],
+    ],
+)
+def test_a_gate_that_was_declared_after_the_others_had_judged_must_judge_first(
+    toy: Toy, pipeline: Pipeline, gates: list[Any]
+) -> None:
     challenger = trained(toy, pipeline)
-    stricter = toy.pipeline(gates=["beats_champion", "servable", "leakage"])
-    with pytest.raises(ConflictError, match="must have judged the challenger: leakage"):
-        deploy(stricter, challenger, *judged(toy, challenger), toy.profile, "run 1")
+    with pytest.raises(ConflictError, match=r"must have judged the challenger: .*They were declared meanwhile"):
+        deploy(toy.pipeline(gates=gates), challenger, *judged(toy, challenger), toy.profile, "run 1")
     assert Ledger(toy.profile.ledger_url).entries(toy.name) == []
 
 

@@ -81,10 +81,11 @@ def test_a_version_carries_what_its_gates_said(registry: Registry, challenger: C
     assert found.tags["digest"] == challenger.digest
     assert found.tags["as_of"] == "2013-04-01T00:00:00+00:00"
     assert found.run_id == challenger.run_id
-    verdicts = [Verdict(gate="metric_floor", status="failed", reason="judged again")]
+    verdicts = [Verdict(gate="metric_floor", status="failed", reason=said) for said in ("judged again", "of log_loss")]
     assert registry.register(challenger, verdicts) == version
     found = MlflowClient(registry.uri).get_model_version(challenger.pipeline, version)
     assert found.tags["gate.metric_floor"] == "failed: judged again"
+    assert found.tags["gate.metric_floor.2"] == "failed: of log_loss"
 
 
 def test_an_alias_moves_and_goes(registry: Registry, challenger: Challenger) -> None:

@@ -16,7 +16,7 @@ from airworthy.profile import Profile
 from airworthy.registry import Challenger, Registry
 from airworthy.stages.approvals import Answer, approved, question
 from airworthy.stages.evaluate import VERDICTS, Evaluation, evidence_folder, evidence_on_record
-from airworthy.stages.evidence_files import digest
+from airworthy.stages.evidence_files import EVIDENCE, digest
 from airworthy.stages.reconcile import CHAMPION, reconcile
 from airworthy.verdict import Verdict
 
@@ -164,7 +164,7 @@ def _promoted(
         return Release(pipeline=pipeline.name, version=running.expected or "", action="kept", reason=reason)
     approved_by = None
     evidence = own_verdicts(challenger, evaluation, verdicts, registry)
-    _require_every_gate(pipeline, verdicts)
+    _require_every_gate(pipeline, evaluation, verdicts, registry)
     if any(verdict.asks for verdict in verdicts):
         asked = question(pipeline, challenger, evaluation, evidence, champion, actor)
         approved_by, refused = approved(pipeline, asked, approvals, registry)
@@ -233,9 +233,19 @@ def own_verdicts(
     return hashlib.sha256(stored).hexdigest()
 
 
-def _require_every_gate(pipeline: Pipeline, verdicts: Sequence[Verdict]) -> None:
-    """Raises a conflict if a gate was declared after the others had judged."""
-    if missing := sorted({gate.kind() for gate in pipeline.gates} - {verdict.gate for verdict in verdicts}):
+def _require_every_gate(
+    pipeline: Pipeline, evaluation: Evaluation, verdicts: Sequence[Verdict], registry: Registry
+) -> None:
+    """Raises a conflict if a gate was declared, or declared in another way, after the others had judged."""
+    found = registry.load_json(evaluation.run_id, f"{evidence_folder(evaluation.evidence)}/{EVIDENCE}") or {}
+    asked = {*found.get("gathered", ()), *found.get("missing", ())}
+    judged = {(verdict.gate, verdict.on_fail) for verdict in verdicts}
+    missing = [
+        gate.declaration
+        for gate in pipeline.gates
+        if gate.declaration not in asked or (gate.kind(), gate.on_fail) not in judged
+    ]
+    if missing:
         rule = f"must have judged the challenger: {', '.join(missing)}"
         raise ConflictError(f"{pipeline.name}: gates", rule, hint="They were declared meanwhile; evaluate again")
 
