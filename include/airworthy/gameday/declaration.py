@@ -73,7 +73,7 @@ def declare(pipeline: Pipeline, folder: Path, profile: Profile) -> list[str]:
         "engine": "local",
         "tune": {"trials": 1},
         "capture": {"share": 0},
-        "target": {"serving": {"timeout": 30}},
+        "target": {"serving": {"timeout": 120}},
     }
     declared["alerts"], told = _alerts(declared["alerts"])
     lent += told

@@ -24,7 +24,7 @@ from airworthy.registry import Registry
 
 HOST = "127.0.0.1"
 PID = "serving.pid"
-_PATIENCE = 40.0  # seconds
+_PATIENCE = 120.0  # seconds
 _PAUSE = 0.05
 
 T = TypeVar("T")

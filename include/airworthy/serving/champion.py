@@ -209,8 +209,10 @@ class Champions:
 
     def _make(self, entry: Entry) -> None:
         with self._slots:  # one that is slow to load must not hold up the others
-            self._attempt(entry)
-        del self._making[entry.pipeline]
+            try:
+                self._attempt(entry)
+            finally:
+                del self._making[entry.pipeline]
         self._made_one.set()
 
     def _is_due(self, entry: Entry) -> bool:
