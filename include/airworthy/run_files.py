@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from airworthy.mlflow_server import MlflowServer
@@ -28,11 +29,24 @@ class RunFiles(MlflowServer):
 
     def load_artifact(self, run_id: str, name: str) -> bytes | None:
         """Returns the content of one file of the run, or None if there is no such file."""
-        parent = name.rpartition("/")[0] or None
+        from mlflow import artifacts
+
         with tempfile.TemporaryDirectory() as folder, self.answering():
-            if name not in {file.path for file in self.client.list_artifacts(run_id, parent)}:
+            uri = f"{self._root(run_id)}/{name}"
+            beside = artifacts.list_artifacts(artifact_uri=uri.rpartition("/")[0], tracking_uri=self.uri)
+            if PurePosixPath(name).name not in {PurePosixPath(file.path).name for file in beside}:
                 return None
-            return Path(self.client.download_artifacts(run_id, name, folder)).read_bytes()
+            return Path(artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.uri)).read_bytes()
+
+    def _root(self, run_id: str) -> str:
+        """Returns where the run's files are, which never changes; asked by run, MLflow looks it up for every call."""
+        if run_id not in self._roots:
+            self._roots[run_id] = self.client.get_run(run_id).info.artifact_uri
+        return self._roots[run_id]
+
+    @cached_property
+    def _roots(self) -> dict[str, str]:
+        return {}
 
     def folders(self, run_id: str, parent: str) -> list[str]:
         """Returns the paths of the folders right below one folder of the run's artifacts."""
