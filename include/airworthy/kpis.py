@@ -21,7 +21,7 @@ from airworthy.partitions import Grain
 Scale = Literal["share", "amount", "number"]
 SEASONS: dict[Grain, tuple[int, ...]] = {"hour": (24, 168), "day": (7,), "week": (), "month": ()}
 KEPT: dict[Grain, int] = {"hour": 3 * 168, "day": 12 * 7, "week": 52, "month": 36}
-_LEAST: dict[Grain, int] = {"hour": 2 * 168, "day": 2 * 7, "week": 8, "month": 8}
+_LEAST: dict[Grain, int] = {"hour": 2 * 168, "day": 2 * 7, "week": 12, "month": 12}
 _RECENT = 7  # windows that the level is the median of
 _SMALLEST: dict[Scale, float] = {"share": 0.02, "amount": math.log(1.25), "number": 0.05}
 _STRICTER = 10  # a season is never quite regular, and a series never quite normal

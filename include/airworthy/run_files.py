@@ -30,12 +30,15 @@ class RunFiles(MlflowServer):
     def load_artifact(self, run_id: str, name: str) -> bytes | None:
         """Returns the content of one file of the run, or None if there is no such file."""
         from mlflow import artifacts
+        from mlflow.utils.uri import append_to_uri_path
 
         with tempfile.TemporaryDirectory() as folder, self.answering():
-            uri = f"{self._root(run_id)}/{name}"
-            beside = artifacts.list_artifacts(artifact_uri=uri.rpartition("/")[0], tracking_uri=self.uri)
+            root, parent = self._root(run_id), name.rpartition("/")[0]
+            folder_uri = append_to_uri_path(root, parent) if parent else root  # type: ignore[no-untyped-call]
+            beside = artifacts.list_artifacts(artifact_uri=folder_uri, tracking_uri=self.uri)
             if PurePosixPath(name).name not in {PurePosixPath(file.path).name for file in beside}:
                 return None
+            uri = append_to_uri_path(root, name)  # type: ignore[no-untyped-call]
             return Path(artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=self.uri)).read_bytes()
 
     def _root(self, run_id: str) -> str:

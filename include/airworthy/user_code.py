@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from pydantic import AfterValidator
 
 from airworthy.errors import AirworthyError, DataError
 from airworthy.profile import ROOT
+
+_copying: dict[str, threading.Lock] = {}  # by the name of the copy
 
 
 def _importable(value: str) -> str:
@@ -146,6 +149,12 @@ def copied(function: str) -> str:
     """
     name, _, attribute = function.partition(":")
     copy = copy_name(name, digest(function))
+    with _copying.setdefault(copy, threading.Lock()):  # another thread must not find it half-way
+        _import_copy(name, copy)
+    return f"{copy}:{attribute}"
+
+
+def _import_copy(name: str, copy: str) -> None:
     if copy not in sys.modules:
         module = importlib.util.find_spec(name)
         assert module is not None and module.origin is not None
@@ -157,7 +166,6 @@ def copied(function: str) -> str:
         except BaseException:
             del sys.modules[copy]
             raise
-    return f"{copy}:{attribute}"
 
 
 def copy_name(module: str, code: str) -> str:

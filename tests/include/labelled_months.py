@@ -12,7 +12,9 @@ from airworthy.partitions import Partition, parse_key
 from airworthy.store import Store
 from toy_pipeline import Toy
 
-APRIL, MAY, JUNE, JULY, AUGUST = (parse_key("month", f"2013-0{month}-01") for month in (4, 5, 6, 7, 8))
+APRIL, MAY, JUNE, JULY, AUGUST, SEPTEMBER, OCTOBER = (
+    parse_key("month", f"2013-{month:02}-01") for month in range(4, 11)
+)
 IDENTITY = ["flight", "day", "time"]
 
 

@@ -266,6 +266,7 @@ def test_evidence_that_was_changed_promotes_nothing(toy: Toy, pipeline: Pipeline
         ["beats_champion", "servable", "leakage"],
         ["beats_champion", {"servable": {"tolerance": 1e-9}}],
         [{"beats_champion": {"on_fail": "ask"}}, "servable"],
+        ["servable", "beats_champion"],
     ],
 )
 def test_a_gate_that_was_declared_after_the_others_had_judged_must_judge_first(

@@ -128,6 +128,14 @@ def test_old_and_missing_data_is_named(toy: Toy) -> None:
     assert lenient.passed, lenient
 
 
+def test_a_partition_that_began_before_the_pipeline_is_not_missing(toy: Toy) -> None:
+    pipeline = toy.pipeline(partition="week")  # from a Tuesday on, so Airflow's first week is the next one
+    rows = toy.rows()
+    toy.fill(pipeline.model_copy(update={"start": datetime(2013, 1, 7, tzinfo=UTC)}), rows[rows["day"] >= 6])
+    (found,) = judged(toy, pipeline, train(pipeline, AS_OF, toy.profile), Freshness())
+    assert found.evidence["window_partitions"] == 1, found
+
+
 def test_days_of_the_week_that_never_have_rows_are_not_missing_and_unknown_labels_are(toy: Toy) -> None:
     pipeline = toy.pipeline(partition="day")
     rows = toy.rows()
@@ -200,14 +208,15 @@ def test_an_imported_model_is_judged_on_the_rows_of_this_side(toy: Toy, tmp_path
         version = side.fill(pipeline.model_copy(update={"start": AS_OF}), held).version("features")
         features = FeaturesRef(version=version, digest="", rows=len(held))
         challenger = trained.model_copy(update={**update, "features": features})
-        return judged(side, pipeline, challenger, Freshness(), Leakage())
+        return judged(side, pipeline, challenger, Freshness(), Leakage(), Stability())
 
-    fresh, honest = here("whole", rows[april])
+    fresh, honest, stable = here("whole", rows[april])
     assert fresh.passed, fresh
+    assert stable.passed and stable.reason.endswith("what it learnt from is elsewhere")
     assert honest.passed, honest
     assert fresh.evidence["labels"] == 1 and set(fresh.evidence) == {"labels", "holdout_age_days", "holdout_partitions"}
     rows.loc[newest, "wind"] = None
-    fresh, late = here("gap", rows[april & ~gap])
+    fresh, late, _ = here("gap", rows[april & ~gap])
     assert fresh.reason == "5 of 20 partitions of the holdout are missing (2013-04-11, 2013-04-12, 2013-04-13, ...)"
     assert late.reason.startswith("wind is known too late (missing in 100% against ")
 

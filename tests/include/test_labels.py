@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from airworthy.errors import ServiceError
 from airworthy.partitions import Partition
 from airworthy.stages.monitor import score
-from airworthy.stages.performance import Performance, labels_of, matured, overdue, performance
+from airworthy.stages.performance import Performance, labels_of, matured, metrics_of, overdue, performance
 from airworthy.store import TableRef
-from labelled_months import APRIL, AUGUST, JULY, JUNE, MAY, Months
+from labelled_months import APRIL, AUGUST, JULY, JUNE, MAY, OCTOBER, SEPTEMBER, Months
 from serving_process import promote, trained
-from toy_pipeline import TOY_START, toy_at
+from toy_pipeline import TOY_START, Toy, toy_at
 
 
 @dataclass
@@ -49,7 +50,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> Iterator
     with pytest.MonkeyPatch.context() as patched:
         toy = toy_at(tmp_path_factory.mktemp("labels"), mlflow_uri, patched)
         pipeline = toy.pipeline(monitor={"labels": {"enough": 0.8, "deadline": "3 days"}})
-        rows = toy.rows(days=243).astype({"late": "float64"})
+        rows = toy.rows(days=273).astype({"late": "float64"})
         toy.fill(pipeline, rows[rows["day"] < 90])
         promote(toy, trained(toy, pipeline))
         yield World(toy, pipeline, rows)
@@ -80,6 +81,29 @@ def test_late_labels_are_waited_for_counted_when_enough_and_again_when_more(worl
     world.ingest(MAY, some)  # a source that takes labels back leaves no number that rests on them
     assert matured(world.pipeline, JULY, world.toy.profile)[0].metrics == {}
     assert not store.has("metrics", MAY.key)
+
+
+def test_a_look_that_fails_is_made_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = world.month(SEPTEMBER)
+    world.ingest(SEPTEMBER, rows.assign(late=np.nan))
+    world.performance(SEPTEMBER, world.score(SEPTEMBER))
+    world.ingest(SEPTEMBER, rows)
+    with monkeypatch.context() as down:
+        down.setattr("airworthy.stages.performance.loaded", raising)
+        with pytest.raises(ServiceError, match="must answer"):
+            matured(world.pipeline, OCTOBER, world.toy.profile)
+    (measured,) = matured(world.pipeline, OCTOBER, world.toy.profile)
+    world.require_counted_once(SEPTEMBER, rows, measured)
+
+
+def raising(*_: object) -> None:
+    raise ServiceError("MLflow", "must answer")
+
+
+def test_metrics_that_are_no_number_are_left_out(toy: Toy) -> None:
+    pipeline = toy.pipeline(label={"column": "late", "task": "regression", "matures_after": "1 day"})
+    one = pd.DataFrame({"late": [1.0], "prediction": [0.5]})
+    assert metrics_of(pipeline, (), one).keys() == {"rmse", "mae"}  # r2 needs more rows
 
 
 def test_labels_that_come_twice_count_once(world: World) -> None:

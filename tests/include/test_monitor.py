@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from airworthy.retrains import Decision, Retrains
 from airworthy.sketches import sketch_chunks, sketch_frame
 from airworthy.stages.decide import decide
 from airworthy.stages.drift import drift
-from airworthy.stages.monitor import score
+from airworthy.stages.monitor import columns_of, score, write_predictions
 from airworthy.stages.performance import Labels, Performance, performance
 from airworthy.store import Store, TableRef
 from serving_process import MARCH, promote, trained
@@ -243,6 +244,17 @@ def test_performance_asks_for_a_retrain_when_it_decays(toy: Toy) -> None:
     assert watched.decide(quiet(), of_another, record=False).cause == ""
 
 
+def test_a_version_that_knows_other_classes_scores_into_the_same_table(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), "toy")
+    for day, classes in ((1, ("a", "b")), (2, ("a", "b", "c")), (3, ("a", "c"))):
+        probabilities = np.full((4, len(classes)), 1 / len(classes))
+        frame = pd.DataFrame({"flight": range(4)}).assign(**columns_of(probabilities, classes))
+        write_predictions(store, "predictions", parse_key("day", f"2013-04-0{day}"), frame)
+    assert store.read("predictions", partitions=["2013-04-03"])["p_b"].isna().all()
+    assert store.read("predictions", partitions=["2013-04-01"])["p_c"].isna().all()
+    assert store.read("predictions", partitions=["2013-04-02"])[["p_a", "p_b", "p_c"]].notna().all(axis=None)
+
+
 def test_labels_confirm_drift_or_do_not_and_new_rows_ask_by_themselves(toy: Toy) -> None:
     watched = watch(toy, toy.rows(days=120), retrain={"confirm": True, "decay": {"floor": 0.7}, "volume": 600})
     rows = watched.toy.rows(days=120)
@@ -252,6 +264,8 @@ def test_labels_confirm_drift_or_do_not_and_new_rows_ask_by_themselves(toy: Toy)
     assert found(findings, "prediction").drifted
     assert watched.decide(findings, known({}), record=False).cause == "drift, volume"
     assert watched.decide(findings, known({"roc_auc": 0.6}), record=False).cause == "drift, decay, volume"
+    one_class = watched.decide(findings, known({"log_loss": 0.1, "accuracy": 1.0}), record=False)
+    assert one_class.cause == "drift, volume"  # labels that define no roc_auc confirm nothing
     held = watched.decide(findings, known({"roc_auc": 0.8}), record=False)
     assert held.cause == "volume" and held.reason == "600 rows are newer than the champion, 600 ask"
     assert Retrains(toy.profile.ledger_url).decisions(toy.name) == []  # a backfill decides nothing

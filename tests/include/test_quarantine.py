@@ -5,6 +5,7 @@ import math
 import re
 import traceback
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,7 @@ from airworthy.stages.ingest import ingest
 from airworthy.stages.process import process
 from airworthy.stages.quarantine import rows_digest
 from airworthy.stages.question import Question, decide, describe, question
+from airworthy.stages.training_data import read_raw
 from airworthy.stages.validate import Validation, validate
 from airworthy.store import Store, TableRef
 from parcels import DAY, World, parcels, world
@@ -199,6 +201,16 @@ def test_repaired_rows_that_pass_go_on_and_the_others_are_asked_about(world: Wor
     answer(world, heavy, "drop", days=1)
     assert check(world, heavy).waiting_rows == 0
     assert decisions(world) == {3: "repair: in_kilograms", 4: "repair: in_kilograms", 8: "drop"}
+
+
+def test_a_training_records_requests_with_the_values_that_it_learnt_from(world: World, heavy: Pipeline) -> None:
+    answer(world, heavy, "repair: in_kilograms")
+    run(world, heavy)
+    version = world.store.version("features")
+    data = SimpleNamespace(holdout_interval=(DAY.start, DAY.end), features=SimpleNamespace(version=version))
+    features = world.store.read("features").set_index(heavy.identity)["weight"]
+    recorded = read_raw(heavy, data, world.store).set_index(heavy.identity)["weight"]  # type: ignore[arg-type]
+    assert recorded[features.index].equals(features) and {4.0, 5.0} <= set(features)
 
 
 def test_two_repairs_one_after_the_other(world: World, heavy: Pipeline) -> None:

@@ -61,7 +61,7 @@ class Freshness(Gate):
             parts.append(("window", case.window(), before, challenger.holdout[0]))
         for name, rows, interval, upto in parts:
             every = partitions_between(pipeline.partition, *interval)
-            expected = [one.key for one in every if one.end <= interval[1] and _slot(one) not in never]
+            expected = [one.key for one in every if _within(one, interval) and _slot(one) not in never]
             newest = rows[pipeline.time].max().to_pydatetime() if len(rows) else interval[0]
             found[name] = {
                 "upto": upto.isoformat(),
@@ -114,6 +114,11 @@ def _never(window: Sequence[Partition], held: set[str]) -> set[tuple[int, int]]:
     if not any(map(any, of.values())):
         return set()  # nothing is known of this time
     return {slot for slot, there in of.items() if len(there) >= _OFTEN and not any(there)}
+
+
+def _within(one: Partition, interval: tuple[datetime, datetime]) -> bool:
+    """Returns whether a partition is in an interval whole: of one that began before it, nobody has to bring rows in."""
+    return interval[0] <= one.start and one.end <= interval[1]
 
 
 def _slot(one: Partition) -> tuple[int, int]:

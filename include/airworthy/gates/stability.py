@@ -37,6 +37,8 @@ class Stability(Gate):
         from airworthy.encoding import encode_label
 
         pipeline, contract, evidence = case.pipeline, case.own.contract, case.evidence
+        if case.challenger.as_of != contract.as_of:  # an imported model, whose training rows are elsewhere
+            return {"window": None, "seeds": []}
         metric, window = self.metric or evidence.metric, case.window()
         label = encode_label(contract.task, contract.classes, window[pipeline.label.column])
         seeds = range(contract.seed + 1, contract.seed + 1 + self.seeds)
@@ -48,6 +50,8 @@ class Stability(Gate):
     def judge(self, evidence: Evidence) -> Verdict:
         found, metric = evidence.of(self), self.metric or evidence.metric
         value, window = evidence.challenger.metrics[metric], found["window"]
+        if window is None:
+            return self.verdict(True, f"{metric} is {value:.4f}; what it learnt from is elsewhere", value=value)
         worse = value - window if metric in LOWER_IS_BETTER else window - value
         gap = worse / max(abs(value), abs(window), 1e-12)
         tried = (value, *found["seeds"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -143,8 +144,9 @@ class Champions:
     def stop(self) -> None:
         self._stop.set()
         self._made_one.set()
-        for thread in self._threads:
-            thread.join(timeout=5)
+        deadline = time.monotonic() + 5
+        for thread in [*self._threads, *self._making.values()]:
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     def champion(self, pipeline: str) -> Champion | None:
         """Returns the champion that all workers agreed to answer by; None if there is none."""
@@ -170,12 +172,13 @@ class Champions:
         return self._names
 
     def _follow(self) -> None:
+        first: set[str] | None = None  # what the first look has to wait for
         while not self._stop.is_set():
-            trouble = ""
+            trouble, waiting = "", {*self._making}
             try:
                 self._look()
-                if not self.ready:
-                    self._wait_for_all()
+                if first is None:
+                    first = waiting = {*self._making}
             except ServiceError as error:
                 trouble = str(error)
             except Exception as error:  # whatever happened, the champions go on answering and the ledger is read again
@@ -183,15 +186,9 @@ class Champions:
                 if trouble != self.ledger.trouble:
                     log.exception("Could not follow the ledger")
             self.ledger.saw(trouble)
-            self.ready = True
+            self.ready = self.ready or not waiting & (first or set())
             self._made_one.wait(self._poll)
             self._made_one.clear()
-
-    def _wait_for_all(self) -> None:
-        """Returns once the first look has led to champions that answer or are refused."""
-        for thread in [*self._making.values()]:
-            thread.join()
-        self._look()
 
     def _look(self) -> None:
         self._names = sorted({*_declared(), *self._held})
@@ -202,10 +199,18 @@ class Champions:
             if entry is None:
                 self._withdraw(pipeline)
             elif self._is_due(entry):
-                self._making[pipeline] = threading.Thread(target=self._make, args=[entry], daemon=True)
-                self._making[pipeline].start()
+                self._begin(entry)
                 continue
             self._settle(pipeline)
+
+    def _begin(self, entry: Entry) -> None:
+        thread = threading.Thread(target=self._make, args=[entry], daemon=True)
+        self._making[entry.pipeline] = thread
+        try:
+            thread.start()
+        except RuntimeError:  # this machine has no room for another one now
+            del self._making[entry.pipeline]
+            raise
 
     def _make(self, entry: Entry) -> None:
         with self._slots:  # one that is slow to load must not hold up the others
@@ -258,10 +263,10 @@ class Champions:
         if held and [*held] != [newest]:
             self._held[pipeline] = {newest: held[newest]} if newest else {}
         if newest and self._pruned.get(pipeline) != newest:
-            log.info("%s: version %s is live", pipeline, held[newest].entry.version)
-            with self.files.changing(pipeline):
+            with suppress(BlockingIOError), self.files.changing(pipeline, wait=False):  # later, if others work there
                 self.files.prune(pipeline, {held[newest].entry.digest, self._previous.get(pipeline)})
-            self._pruned[pipeline] = newest
+                self._pruned[pipeline] = newest
+                log.info("%s: version %s is live", pipeline, held[newest].entry.version)
 
     def _record(self, pipeline: str, newest: int) -> None:
         if newest:

@@ -46,9 +46,9 @@ class KeptFiles:
         self._folder = folder
         self._registry = registry
 
-    def changing(self, pipeline: str) -> AbstractContextManager[None]:
-        """Keeps other processes from fetching or removing the files of a pipeline meanwhile."""
-        return locked(self._folder / pipeline)
+    def changing(self, pipeline: str, *, wait: bool = True) -> AbstractContextManager[None]:
+        """Keeps other processes from fetching or removing the files of a pipeline meanwhile; see `locked`."""
+        return locked(self._folder / pipeline, wait=wait)
 
     def folder(self, entry: Entry) -> Path:
         return self._folder / entry.pipeline / entry.digest

@@ -165,7 +165,8 @@ def respond(pipeline: Pipeline, alert: Alert, profile: Profile) -> str:
     if response == "stop_serving":
         withdraw(pipeline, profile, actor, reason=alert.subject, version=champion.version)
         return f"version {champion.version} is withdrawn; no model answers"
-    if response == "roll_back" and champion.actor.startswith(_ALERT) and champion.actor != actor:
+    went_back = champion.actor.startswith(_ALERT) and champion.expected != champion.version  # or ended a canary only
+    if response == "roll_back" and went_back and champion.actor != actor:
         return f"nothing, as an alert went back to version {champion.version} already; people decide on going further"
     to = response.fall_back if isinstance(response, FallBack) else ""
     of = champion.version

@@ -18,7 +18,7 @@ from airworthy.errors import ServiceError
 from airworthy.ledger import Entry
 from airworthy.partitions import Partition, parse_key
 from airworthy.profile import Profile
-from airworthy.stages.monitor import VERSION, columns_of, loaded, partition_of
+from airworthy.stages.monitor import VERSION, columns_of, loaded, partition_of, write_predictions
 from airworthy.stages.performance import FEATURES, SCORED
 from airworthy.store import Store
 
@@ -56,7 +56,7 @@ def tried(pipeline: Pipeline, partition: Partition, running: Entry, profile: Pro
         return f"the challenger failed on {FEATURES}[{partition.key}]: {error}"
     found = chosen[pipeline.identity].assign(**columns_of(prediction, classes))
     found = found.assign(**{VERSION: running.version}, began=running.began, answers=not running.step.shadow)
-    store.write(TRIED, partition, found)
+    write_predictions(store, TRIED, partition, found)
     return ""
 
 

@@ -72,8 +72,9 @@ def _findings(
         "anomaly": list(_anomaly(pipeline, found)),
         "volume": list(_volume(pipeline, since, as_of, profile)),
     }
-    own = next((one for one in measured if one.labels.partition == partition.key and one.metrics), None)
-    if pipeline.retrain.confirm and own and not any(asks for asks, _ in looked_at["decay"]):
+    own = next((one for one in measured if one.labels.partition == partition.key), None)
+    known = own is not None and pipeline.metric in own.metrics
+    if pipeline.retrain.confirm and known and not any(asks for asks, _ in looked_at["decay"]):
         looked_at["drift"] = [(False, f"{told}, which its labels do not confirm") for _, told in looked_at["drift"]]
     asking = {cause: [told for asks, told in findings if asks] for cause, findings in looked_at.items()}
     every = [told for findings in looked_at.values() for _, told in findings]

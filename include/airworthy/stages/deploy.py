@@ -239,7 +239,7 @@ def _require_every_gate(
     """Raises a conflict if a gate was declared, or declared in another way, after the others had judged."""
     found = registry.load_json(evaluation.run_id, f"{evidence_folder(evaluation.evidence)}/{EVIDENCE}") or {}
     asked = {*found.get("gathered", ()), *found.get("missing", ())}
-    judged = {(verdict.gate, verdict.on_fail) for verdict in verdicts}
+    judged = iter([(verdict.gate, verdict.on_fail) for verdict in verdicts])  # in the order of the gates
     missing = [
         gate.declaration
         for gate in pipeline.gates

@@ -26,6 +26,7 @@ from airworthy.stages.ingest import RAW
 from airworthy.store import Store, TableRef
 
 VERSION = "version"
+_CLASS = "p_"  # and its name: the column of its probability
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,19 @@ def score(pipeline: Pipeline, partition: Partition, profile: Profile) -> TableRe
         prediction = model.predict(features)
     log.info("Version %s, trained as of %s, scores %d rows", entry.version, f"{entry.as_of:%Y-%m-%d}", len(features))
     frame = features[pipeline.identity].assign(**columns_of(prediction, model.contract.classes))
-    return store.write("predictions", partition, frame.assign(**{VERSION: entry.version}))
+    return write_predictions(store, "predictions", partition, frame.assign(**{VERSION: entry.version}))
+
+
+def write_predictions(store: Store, table: str, partition: Partition, frame: pd.DataFrame) -> TableRef:
+    """Leaves predictions in a table, whose classes may be others than those of the versions before.
+
+    Where a version does not know a class that the table has, its probability is missing.
+    """
+    probabilities = [name for name in frame.columns if name.startswith(_CLASS)]
+    if probabilities and store.version(table) is not None:
+        absent = [name for name in store.scan(table).schema.names if name.startswith(_CLASS) and name not in frame]
+        frame = frame.assign(**dict.fromkeys(absent, np.nan))
+    return store.write(table, partition, frame, evolve=bool(probabilities))
 
 
 def _champion_at(pipeline: Pipeline, partition: Partition, profile: Profile) -> Entry:
@@ -116,4 +129,4 @@ def columns_of(prediction: np.ndarray, classes: tuple[str, ...]) -> dict[str, An
     if prediction.ndim == 1:
         return {PREDICTION: prediction}
     likeliest = np.array(classes, dtype=object)[prediction.argmax(axis=1)]
-    return {PREDICTION: likeliest, **{f"p_{name}": prediction[:, number] for number, name in enumerate(classes)}}
+    return {PREDICTION: likeliest, **{f"{_CLASS}{name}": prediction[:, number] for number, name in enumerate(classes)}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -145,13 +146,13 @@ def _measured(
     store = Store(profile.store_uri, pipeline.name)
     scored = partition_of(store, SCORED, partition, predictions.version)
     labels, judged = joined(pipeline, partition, scored, store)
-    record(store, partition, labels)
     version = str(scored[VERSION].iloc[0])
     log.info("%s: %s", partition.key, labels.told)
     if not labels.mature:
         log.info("%s: performance waits until %.0f %% of labels are known", partition.key, 100 * labels.enough)
         if store.has(MEASURED, partition.key):
             store.write(MEASURED, partition, _rows(labels, version, {}), evolve=True)
+        record(store, partition, labels)
         return Performance(version=version, labels=labels, metrics={}, table=None)
     if version not in classes:
         with loaded(pipeline, entry_of(pipeline, scored, profile), profile) as model:
@@ -161,6 +162,7 @@ def _measured(
     log.info("Version %s on %d labelled rows: %s", version, len(judged), told)
     facts = {"known": labels.known, "predicted": labels.predicted, VERSION: version, "metrics": metrics}
     table = store.write(MEASURED, partition, _rows(labels, version, metrics), evolve=True, facts=facts)
+    record(store, partition, labels)  # last: `matured` takes a partition that is on record for done
     return Performance(version=version, labels=labels, metrics=metrics, table=table)
 
 
@@ -221,7 +223,9 @@ def metrics_of(pipeline: Pipeline, classes: tuple[str, ...], judged: pd.DataFram
     measured: dict[str, float] = {}
     for metric in METRICS[task]:
         try:
-            measured[metric] = measure_metric(task, metric, label, prediction)
+            value = measure_metric(task, metric, label, prediction)
+            if math.isfinite(value):  # r2 of a single row is not
+                measured[metric] = value
         except TrainError as error:  # a quiet day may hold one class only; the other metrics still say something
             log.warning("%s", error)
     return measured

@@ -14,6 +14,7 @@ from airworthy.errors import Problems, TrainError
 from airworthy.lineage import FEATURES, RAW, Log
 from airworthy.partitions import partitions_between
 from airworthy.registry import FeaturesRef
+from airworthy.stages.quarantine import REPAIRS
 from airworthy.store import Store
 
 Interval = tuple[datetime, datetime]
@@ -89,16 +90,18 @@ def read_labelled(pipeline: Pipeline, store: Store, interval: Interval, version:
 
 
 def read_raw(pipeline: Pipeline, data: TrainingData, store: Store) -> pd.DataFrame:
-    """Returns the raw rows that the holdout's features were made from, whatever came after them.
+    """Returns the raw rows, repaired ones included, that the holdout's features were made from, whatever came later.
 
     Where the table's log does not say which version that was, the newest rows are taken.
     """
     start, end = data.holdout_interval
     features, raw = Log(store.history(FEATURES)), Log(store.history(RAW))
-    versions = {}
+    versions, repaired = {}, []
     for partition in partitions_between(pipeline.partition, start, end):
         write = features.at(partition.key, data.features.version)
         versions[partition.key] = write.facts.get("raw") if write else None
+        if write and write.facts.get("repairs") is not None:
+            repaired.append(store.read(REPAIRS, partitions=[partition.key], version=write.facts["repairs"]))
     top = max((version for version in versions.values() if version is not None), default=None)
     chosen: dict[int | None, list[str]] = {}
     for key, version in versions.items():
@@ -109,7 +112,15 @@ def read_raw(pipeline: Pipeline, data: TrainingData, store: Store) -> pd.DataFra
         store.read(RAW, partitions=keys, between=data.holdout_interval, time=pipeline.time, version=version)
         for version, keys in chosen.items()
     ]
-    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    found = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    return _mended(pipeline, found, pd.concat(repaired)) if repaired else found
+
+
+def _mended(pipeline: Pipeline, raw: pd.DataFrame, repaired: pd.DataFrame) -> pd.DataFrame:
+    """Returns raw rows with repaired ones in their places."""
+    broken, key = (pd.MultiIndex.from_frame(rows[pipeline.identity]) for rows in (raw, repaired))
+    rows = repaired[key.isin(broken)][[*raw.columns]]
+    return pd.concat([raw[~broken.isin(key)], rows], ignore_index=True)
 
 
 def feature_columns(pipeline: Pipeline, rows: pd.DataFrame) -> pd.DataFrame:
