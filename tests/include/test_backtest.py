@@ -210,6 +210,17 @@ def test_each_run_of_a_backfill_has_its_time(toy: Toy, monkeypatch: pytest.Monke
     assert allowed[f"backfill of {pipeline.name}.train"] == 3 * 3600
 
 
+def test_a_policy_that_trains_for_another_metric_is_held_against_the_others_by_the_declared_one(world: World) -> None:
+    other = world.toy.pipeline(
+        gates=GATES, backtest={"policies": {**POLICIES, "sure": {"train": {"metric": "log_loss"}}}}
+    )
+    walked(world.toy, other, "sure")
+    declared, sure = accounts(other, ["declared", "sure"], world.toy.profile)
+    # Nothing is tuned, so the models are the same.
+    assert sure.scores[BLIND].tolist() == pytest.approx(declared.scores[BLIND].tolist(), nan_ok=True)
+    assert sure.pipeline.metric == "roc_auc"
+
+
 def test_what_was_declared_otherwise_then_is_not_on_record(world: World) -> None:
     changed = {**POLICIES, "recent": {"train": {"window": "3 weeks"}}}
     other = world.toy.pipeline(gates=GATES, backtest={"policies": changed})

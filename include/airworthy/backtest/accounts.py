@@ -28,7 +28,7 @@ class Account:
     """What one policy came to.
 
     Attributes:
-        pipeline: As the policy has it.
+        pipeline: As the policy has it, but for the metric, which is that of the pipeline as it is declared.
         decisions: By `as_of`.
         scores: As `lines.by_month`; no rows if nothing came after a first promotion.
         months: By line: those that count, for comparisons.
@@ -130,9 +130,11 @@ def accounts(
         decisions = replay(under, found, models, profile)
         chosen = [(decision.challenger, decision.promoted) for decision in decisions]
         followed = follow(under, chosen, until, frame, models)
-        scores = by_month(under, followed)
-        months = draws(under, followed, scores) if followed else {line: {} for line in LINES}
-        result.append(Account(policy, under, decisions, scores, months))
+        # One that trains for another metric is held against the others by the declared one.
+        scored = under.model_copy(update={"train": under.train.model_copy(update={"metric": pipeline.metric})})
+        scores = by_month(scored, followed)
+        months = draws(scored, followed, scores) if followed else {line: {} for line in LINES}
+        result.append(Account(policy, scored, decisions, scores, months))
     return result
 
 
