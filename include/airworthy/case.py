@@ -52,3 +52,8 @@ class Case:
     measured: Callable[[], Measured]
     measured_champion: Callable[[], Measured | None]
     budget: Budget
+
+    @property
+    def imported(self) -> bool:
+        """Whether the challenger was trained elsewhere, where the rows are that it learnt from."""
+        return self.challenger.as_of != self.own.contract.as_of

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from airworthy.profile import ROOT, Profile
 from airworthy.stages.evaluate import open_case
 from airworthy.stages.train import train
 from airworthy.store import Store
+from ports import free_port
 
 YEAR = Partition("2013", datetime(2012, 12, 31, tzinfo=UTC), datetime(2014, 1, 6, tzinfo=UTC))
 AS_OF = datetime(2013, int(os.environ.get("AIRWORTHY_BENCHMARK_MONTH", "9")), 1, tzinfo=UTC)
@@ -83,12 +83,6 @@ def until(url: str, server: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.2)
     raise AssertionError(f"{url} does not answer")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

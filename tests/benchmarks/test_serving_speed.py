@@ -33,6 +33,7 @@ from airworthy.model_files import LoadedModel, load_model
 from airworthy.registry import Challenger, Registry
 from airworthy.serving.check import check_in_fresh_process
 from mlflow_process import mlflow_server
+from ports import free_port
 from serving_process import APRIL, DEEPER, Server, promote, serving, trained
 from toy_pipeline import Toy, toy_at
 
@@ -105,9 +106,7 @@ def answer(connection: socket.socket) -> bytes:
 
 @contextmanager
 def mlflow_serving(folder: Path) -> Iterator[tuple[int, int]]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder), "-p", str(port)]
     path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     server = subprocess.Popen(

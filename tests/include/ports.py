@@ -13,11 +13,13 @@ _next = count(20_000 + 1_000 * _WORKER + random.randrange(500))  # another run o
 
 def free_port() -> int:
     """Returns a port that nobody else is given: below those that the kernel hands out, and in each worker others."""
-    for port in _next:
-        with socket.socket() as listener:
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError:  # somebody has it already
-                continue
-        return port
-    raise AssertionError("a count has no end")
+    return next(filter(_is_free, _next))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:  # somebody has it already
+            return False
+    return True

@@ -40,9 +40,9 @@ def case(depth: int | None, rows: int = 400, trained_on: int = 400) -> SimpleNam
     scores = Scores("", prediction, score_all("binary", label, prediction))
     return SimpleNamespace(
         pipeline=SimpleNamespace(label=SimpleNamespace(column="late")),
-        challenger=SimpleNamespace(as_of="now"),
+        imported=False,
         own=SimpleNamespace(
-            contract=SimpleNamespace(task="binary", classes=("0", "1"), seed=1, as_of="now"),
+            contract=SimpleNamespace(task="binary", classes=("0", "1"), seed=1),
             predict=lambda seen: answers(1, seen),
         ),
         evidence=Evidence("binary", "roc_auc", label, np.arange(len(label)) // 100, scores, False),

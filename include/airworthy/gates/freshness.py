@@ -47,8 +47,7 @@ class Freshness(Gate):
         pipeline, challenger, version = case.pipeline, case.challenger, case.challenger.features.version
         start, end = case.own.contract.window
         # What an imported model learnt from is elsewhere, and so are gaps in it; here is what came before its holdout.
-        elsewhere = challenger.as_of != case.own.contract.as_of
-        before = (challenger.holdout[0] - (end - start), challenger.holdout[0]) if elsewhere else (start, end)
+        before = (challenger.holdout[0] - (end - start), challenger.holdout[0]) if case.imported else (start, end)
         store = Store(case.profile.store_uri, pipeline.name)
         label = pipeline.label.column
         asked = store.read("features", between=challenger.holdout, time=pipeline.time, columns=[label], version=version)
@@ -57,7 +56,7 @@ class Freshness(Gate):
         known = float(asked[label].notna().mean()) if len(asked) else 0.0
         found: dict[str, Any] = {"labels": known, "rows": len(asked)}
         parts = [("holdout", case.rows, challenger.holdout, challenger.as_of)]
-        if not elsewhere:
+        if not case.imported:
             parts.append(("window", case.window(), before, challenger.holdout[0]))
         for name, rows, interval, upto in parts:
             every = partitions_between(pipeline.partition, *interval)

@@ -24,7 +24,7 @@ from airworthy.ledger import Entry
 from airworthy.partitions import Grain, Partition, parse_key, partition_at, partitions_between
 from airworthy.profile import Profile
 from airworthy.stages.canary_batch import compared
-from airworthy.stages.monitor import loaded
+from airworthy.stages.monitor import CLASS, loaded
 from airworthy.stages.performance import FEATURES
 from airworthy.store import Store
 
@@ -107,10 +107,10 @@ def _in_batch(pipeline: Pipeline, store: Store, running: Entry) -> pd.DataFrame:
     """Returns the rows of batch scoring under the names that captured ones have."""
     found = compared(pipeline, store, running)
     names = {"prediction_challenger": OTHER, "version_challenger": OTHER_VERSION}
-    for name in (name for name in found.columns if name.startswith("p_")):
+    for name in (name for name in found.columns if name.startswith(CLASS)):
         own = name.removesuffix("_challenger")
         prefix = PROBABILITY if own == name else OTHER_PROBABILITY
-        names[name] = f"{prefix}{own.removeprefix('p_')}"
+        names[name] = f"{prefix}{own.removeprefix(CLASS)}"
     found = found.rename(columns=names)
     return found.assign(happened=found[pipeline.time]) if len(found) else found
 

@@ -27,7 +27,7 @@ from airworthy.reference import Reference, load_reference
 from airworthy.sketches import CategorySketch, NumberSketch, Sketches, sketch_chunks
 from airworthy.stages.ingest import RAW
 from airworthy.stages.kpis import KPIS, Window, watch
-from airworthy.stages.monitor import entry_of, loaded
+from airworthy.stages.monitor import CLASS, entry_of, loaded
 from airworthy.stages.serving_kpis import served
 from airworthy.store import Store, TableRef
 
@@ -188,7 +188,7 @@ def _outcomes(
         label = rows[pipeline.label.column]
         every = extend_classes(contract.task, contract.classes, label)
         codes = encode_label(contract.task, every, label)
-        columns = [f"p_{name}" for name in contract.classes] if contract.task == "multiclass" else PREDICTION
+        columns = [f"{CLASS}{name}" for name in contract.classes] if contract.task == "multiclass" else PREDICTION
         prediction = align_classes(rows[columns].to_numpy("float64"), contract.classes, every)
         found.calibration.add(*outcomes(contract.task, prediction, codes))
         if contract.task == "regression":
@@ -212,7 +212,7 @@ def _labelled(pipeline: Pipeline, partition: Partition, predictions: TableRef, s
         database.register("features", store.scan(FEATURES, partitions=[partition.key]))
         on = " AND ".join(f"scored.{name} = features.{name}" for name in map(_quoted, pipeline.key))
         said = ", ".join(
-            f"scored.{_quoted(name)}" for name in scored.schema.names if name == PREDICTION or name.startswith("p_")
+            f"scored.{_quoted(name)}" for name in scored.schema.names if name == PREDICTION or name.startswith(CLASS)
         )
         text = f"SELECT {said}, features.{label} FROM scored JOIN features ON {on} WHERE features.{label} IS NOT NULL"
         for batch in database.sql(text).to_arrow_reader(100_000):

@@ -26,7 +26,7 @@ from airworthy.stages.ingest import RAW
 from airworthy.store import Store, TableRef
 
 VERSION = "version"
-_CLASS = "p_"  # and its name: the column of its probability
+CLASS = "p_"  # and its name: the column of its probability
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +61,9 @@ def write_predictions(store: Store, table: str, partition: Partition, frame: pd.
 
     Where a version does not know a class that the table has, its probability is missing.
     """
-    probabilities = [name for name in frame.columns if name.startswith(_CLASS)]
+    probabilities = [name for name in frame.columns if name.startswith(CLASS)]
     if probabilities and store.version(table) is not None:
-        absent = [name for name in store.scan(table).schema.names if name.startswith(_CLASS) and name not in frame]
+        absent = [name for name in store.scan(table).schema.names if name.startswith(CLASS) and name not in frame]
         frame = frame.assign(**dict.fromkeys(absent, np.nan))
     return store.write(table, partition, frame, evolve=bool(probabilities))
 
@@ -129,4 +129,4 @@ def columns_of(prediction: np.ndarray, classes: tuple[str, ...]) -> dict[str, An
     if prediction.ndim == 1:
         return {PREDICTION: prediction}
     likeliest = np.array(classes, dtype=object)[prediction.argmax(axis=1)]
-    return {PREDICTION: likeliest, **{f"{_CLASS}{name}": prediction[:, number] for number, name in enumerate(classes)}}
+    return {PREDICTION: likeliest, **{f"{CLASS}{name}": prediction[:, number] for number, name in enumerate(classes)}}

@@ -18,7 +18,7 @@ from airworthy.config import Pipeline, Strict
 from airworthy.content import PARTITION
 from airworthy.partitions import Partition
 from airworthy.profile import Profile
-from airworthy.stages.monitor import PREDICTION, VERSION, entry_of, loaded
+from airworthy.stages.monitor import CLASS, PREDICTION, VERSION, entry_of, loaded
 from airworthy.stages.performance import FEATURES, LABELS, joined, metrics_of
 from airworthy.store import Store
 
@@ -106,7 +106,7 @@ def _answers(pipeline: Pipeline, partition: Partition, store: Store) -> pd.DataF
         return None
     last: pd.DataFrame = rows.sort_by([(AT, "ascending"), (REQUEST, "ascending"), (ROW, "ascending")]).to_pandas()
     last = last.drop_duplicates(key, keep="last", ignore_index=True)
-    named = {name: f"p_{name.removeprefix(PROBABILITY)}" for name in said if name != PREDICTION}
+    named = {name: f"{CLASS}{name.removeprefix(PROBABILITY)}" for name in said if name != PREDICTION}
     return last.rename(columns=named)
 
 

@@ -21,7 +21,7 @@ from airworthy.evidence import METRICS
 from airworthy.metrics import score as measure_metric
 from airworthy.partitions import Partition, parse_key
 from airworthy.profile import Profile
-from airworthy.stages.monitor import PREDICTION, VERSION, entry_of, loaded, partition_of
+from airworthy.stages.monitor import CLASS, PREDICTION, VERSION, entry_of, loaded, partition_of
 from airworthy.store import Store, TableRef
 
 LABELS, FEATURES, SCORED, MEASURED = "labels", "features", "predictions", "metrics"
@@ -218,7 +218,7 @@ def metrics_of(pipeline: Pipeline, classes: tuple[str, ...], judged: pd.DataFram
     task = pipeline.label.task
     every = extend_classes(task, classes, judged[pipeline.label.column])
     label = encode_label(task, every, judged[pipeline.label.column])
-    columns = [f"p_{name}" for name in classes] if task == "multiclass" else PREDICTION
+    columns = [f"{CLASS}{name}" for name in classes] if task == "multiclass" else PREDICTION
     prediction = align_classes(judged[columns].to_numpy(), classes, every)
     measured: dict[str, float] = {}
     for metric in METRICS[task]:
